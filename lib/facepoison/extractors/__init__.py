@@ -1,0 +1,78 @@
+"""Extractors: networks that turn a face picture into an embedding, and the contract that says how to feed them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from facepoison.device import batches
+from facepoison.pictures import to_float
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What an extractor expects of its input; nobody but its wrapper needs to know.
+
+    Attributes:
+        size: Height and width in pixels.
+        colour: Order of the colour channels.
+        mean: Subtracted from each channel of a picture in [0, 1].
+        std: Then divided by: ``mean=(0, 0, 0), std=(1/255,) * 3`` is the range 0 to 255.
+        alignment: How faces must lie in the picture: ``"rendered"`` as the book's own faces do, ``"arcface"`` by five
+            landmarks on the ArcFace template at 112 x 112.
+    """
+
+    size: int
+    colour: Literal["RGB", "BGR"] = "RGB"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    alignment: Literal["rendered", "arcface"] = "rendered"
+
+
+class Extractor(nn.Module):
+    """A network behind its preprocessing contract: RGB pictures in [0, 1] go in, embeddings come out.
+
+    The weights are frozen and in evaluation mode; gradients with respect to pictures flow through everything.
+
+    Attributes:
+        name: Its name in the catalogue.
+        sha256: Hash of its weights; results that depend on the extractor are kept under it.
+    """
+
+    def __init__(self, network: nn.Module, contract: Preprocessing, *, name: str, sha256: str) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.contract = contract
+        self.name = name
+        self.sha256 = sha256
+        self.register_buffer("mean", torch.tensor(contract.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(contract.std).view(1, 3, 1, 1))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Embeddings (B, D), not normalised, of RGB float pictures (B, 3, H, W) in [0, 1]."""
+        size = self.contract.size
+        if pictures.shape[-2:] != (size, size):
+            pictures = F.interpolate(pictures, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        if self.contract.colour == "BGR":
+            pictures = pictures.flip(1)
+        embeddings: Tensor = self.network((pictures - self.mean) / self.std)
+        return embeddings
+
+
+def normalise(embeddings: Tensor) -> Tensor:
+    """Embeddings (B, D) at unit Euclidean length."""
+    return F.normalize(embeddings, dim=1)
+
+
+@torch.no_grad()
+def embed(extractor: Extractor, pixels: Tensor, batch: int = 128) -> Tensor:
+    """Unit-length embeddings, float32 (N, D) on the extractor's device, of uint8 RGB pictures (N, 3, H, W)."""
+    device = extractor.mean.device
+    parts = [normalise(extractor(to_float(pixels[some].to(device)))) for some in batches(len(pixels), batch)]
+    return torch.cat(parts)

@@ -1,0 +1,83 @@
+"""Content hashes of code, files and values: the keys under which results and executed chapters are kept."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+LIB = Path(__file__).resolve().parent
+
+
+def of_text(*parts: str) -> str:
+    """SHA-256 of strings, with their boundaries kept, as 64 hex digits."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes as 64 hex digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def of_files(paths: Iterable[Path], root: Path) -> str:
+    """SHA-256 of the names (relative to ``root``) and bytes of files, whatever their order."""
+    return of_text(*(f"{path.relative_to(root)}={of_file(path)}" for path in sorted(paths)))
+
+
+def imported_modules(source: str, package: str = "") -> set[str]:
+    """Names of all modules that a Python source imports, submodules of ``from`` imports included.
+
+    ``package`` is the dotted package that relative imports start from. A name imported from a module is listed
+    as ``module.name`` too, because only the file system can say whether it is a submodule.
+    """
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, base] if base else parents)
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def module_file(name: str, lib: Path = LIB) -> Path | None:
+    """File of a module that lives under ``lib``; None for everybody else's modules."""
+    stem = lib.joinpath(*name.split("."))
+    for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def closure(names: Iterable[str], lib: Path = LIB) -> frozenset[Path]:
+    """Files under ``lib`` that the named modules are made of, followed through their imports to the end."""
+    found: set[Path] = set()
+    waiting = set(names)
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if "." in name:  # importing a.b runs a/__init__.py too
+            waiting.add(name.rpartition(".")[0])
+        file = module_file(name, lib)
+        if file is None:
+            continue
+        found.add(file)
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        waiting |= imported_modules(file.read_text(), package)
+    return frozenset(found)
+
+
+@cache
+def of_modules(*names: str, lib: Path = LIB) -> str:
+    """SHA-256 of the code that the named modules run, everything they import from ``lib`` included."""
+    return of_files(closure(names, lib), lib)
