@@ -1,0 +1,188 @@
+"""The protocol: what ``data/protocol.toml`` fixes before any result is seen, made into pictures and extractors."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from facepoison import store
+from facepoison.device import device_kind, versions
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor, Preprocessing, embed
+from facepoison.extractors.catalog import load_extractor
+from facepoison.pictures import Pictures
+from facepoison.pictures.align import align_folder
+from facepoison.pictures.procedural import make_pictures
+from facepoison.pictures.splits import first_users, split
+from fingerprint import LIB, of_file
+
+PROTOCOL = LIB.parent / "data" / "protocol.toml"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run of the protocol: where its people come from and which extractors meet them.
+
+    Attributes:
+        profile: ``"fast"`` or ``"full"``.
+        dataset: ``"procedural"``, or the folder of pictures.
+        seed: The one seed that all randomness comes from.
+        extractors: Folder of other people's extractors; None for the book's own.
+        size: Height and width of the pictures.
+        people: Identities to make; a folder brings its own.
+        per_person: Pictures of each made identity.
+        n_users: How many identities poison, one at a time.
+        gallery_share: Share of each identity's pictures that is in the gallery.
+        undefended: Name of the trainer's extractor; it is never a surrogate.
+        surrogates: Names of the extractors that poison is made on.
+        attacks: Names of the attacks, all of which are run.
+    """
+
+    profile: str
+    dataset: str
+    seed: int
+    extractors: Path | None
+    size: int
+    people: int
+    per_person: int
+    n_users: int
+    gallery_share: float
+    undefended: str
+    surrogates: tuple[str, ...]
+    attacks: tuple[str, ...]
+
+    @property
+    def made(self) -> bool:
+        """Whether the people are the book's own."""
+        return self.dataset == "procedural"
+
+    def ran_on(self) -> dict[str, object]:
+        """What goes beside every number of this run; a folder is called ``folder`` and nothing more."""
+        return {
+            "profile": self.profile,
+            "dataset": "procedural" if self.made else "folder",
+            "seed": self.seed,
+            "device": device_kind(),
+            "versions": versions(),
+            "protocol": of_file(PROTOCOL)[:12],
+        }
+
+
+def read_protocol(path: Path = PROTOCOL) -> dict[str, Any]:
+    """The protocol file as it stands."""
+    return tomllib.loads(path.read_text())
+
+
+def choose(profile: str = "fast", dataset: str = "procedural", seed: int = 1, extractors: str = "") -> Setting:
+    """The setting of a run from the four parameters that every chapter has.
+
+    Args:
+        profile: Scale of the run: a name under ``profiles`` in the protocol.
+        dataset: ``"procedural"``, or a folder with a sub-folder of pictures for each person.
+        seed: Any whole number.
+        extractors: Folder with other people's extractors; empty takes ``models`` beside a folder of pictures where
+            there is one, else the book's own.
+
+    Raises:
+        InputError: the profile or the data set is unknown, or a folder is not there.
+    """
+    protocol = read_protocol()
+    if profile not in protocol["profiles"]:
+        raise InputError(f"profile '{profile}' is unknown: use one of {', '.join(protocol['profiles'])}")
+    made = dataset in protocol["datasets"]["builtin"]
+    if not made and not Path(dataset).is_dir():
+        raise InputError(
+            f"data set '{dataset}' is neither procedural nor a folder: give one with a sub-folder a person"
+        )
+    beside = Path(dataset).parent / "models"
+    folder = Path(extractors) if extractors else beside if not made and beside.is_dir() else None
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"extractors '{extractors}' is no folder: give one that holds the model files, or nothing")
+    scale = protocol["profiles"][profile]
+    roles = protocol["extractors"]["procedural" if folder is None else "other"]
+    return Setting(
+        profile=profile,
+        dataset=dataset,
+        seed=seed,
+        extractors=folder,
+        size=scale["size"] if made else 112,
+        people=scale["people"],
+        per_person=scale["pictures"],
+        n_users=scale["users" if made else "folder_users"],
+        gallery_share=protocol["split"]["gallery"],
+        undefended=roles["undefended"],
+        surrogates=tuple(roles["surrogates"]),
+        attacks=tuple(protocol["attacks"]["names"]),
+    )
+
+
+def made_people(setting: Setting, population: str, n: int, per_person: int, size: int | None = None) -> Pictures:
+    """Pictures of made people of one of the protocol's populations, rendered once and then kept."""
+    label = read_protocol()["populations"][population]
+    size = size or setting.size
+    kept = store.remember(
+        "made",
+        lambda: _tensors(make_pictures(label, n, per_person, size, setting.seed)),
+        population=label,
+        n=n,
+        per_person=per_person,
+        size=size,
+        seed=setting.seed,
+    )
+    names = tuple(f"{label}/{index:05d}" for index in range(n))
+    return Pictures(kept.arrays["pixels"], kept.arrays["identities"], names)
+
+
+def _tensors(pictures: Pictures) -> store.Arrays:
+    return {"pixels": pictures.pixels, "identities": pictures.identities}
+
+
+def pictures(setting: Setting) -> tuple[Pictures, dict[str, int]]:
+    """The pictures of a run, and how many files of a folder were skipped for which reason.
+
+    Raises:
+        InputError: the folder holds nothing that can be used.
+    """
+    if setting.made:
+        return made_people(setting, "evaluation", setting.people, setting.per_person), {}
+    found, report = align_folder(Path(setting.dataset))
+    return found, dict(Counter(skipped.reason for skipped in report))
+
+
+def split_pictures(setting: Setting, pictures: Pictures) -> tuple[Tensor, Tensor]:
+    """Indices of the gallery and of the probes, drawn for each identity by the run's seed."""
+    return split(pictures, setting.seed, setting.gallery_share)
+
+
+def users(setting: Setting, pictures: Pictures) -> tuple[int, ...]:
+    """The identities that poison, one at a time: the first of a list shuffled by seed, none dropped."""
+    return first_users(pictures, setting.n_users, setting.seed)
+
+
+def load_extractors(setting: Setting) -> dict[str, Extractor]:
+    """The run's extractors by name, the undefended trainer's first, on the device that computes."""
+    names = (setting.undefended, *setting.surrogates)
+    return {name: load_extractor(name, folder=setting.extractors) for name in names}
+
+
+def with_contract(extractor: Extractor, contract: Preprocessing) -> Extractor:
+    """The same network under another preprocessing contract, to see what a wrong one does."""
+    altered = Extractor(extractor.network, contract, name=f"{extractor.name}, fed otherwise", sha256=extractor.sha256)
+    return altered.to(extractor.mean.device)
+
+
+def embeddings(extractor: Extractor, pictures: Pictures) -> Tensor:
+    """Unit-length embeddings (N, D) of all pictures on the CPU, computed once and then kept."""
+    kept = store.remember(
+        "embeddings",
+        lambda: {"embeddings": embed(extractor, pictures.pixels)},
+        extractor=extractor.sha256,
+        contract=extractor.contract,
+        pixels=pictures.pixels,
+    )
+    return kept.arrays["embeddings"]
