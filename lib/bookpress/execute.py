@@ -52,25 +52,32 @@ def expected(notebook: Notebook, before: Notebook) -> dict[str, float]:
 class Progress:
     """Says which chapter and cell is running, the time so far, and the time expected."""
 
-    def __init__(self, plan: list[dict[str, float]]) -> None:
+    def __init__(self, names: list[str], plan: list[dict[str, float]]) -> None:
+        self.names = names
         self.plan = plan
         self.start = time.monotonic()
         self.live = sys.stdout.isatty()
+        self.where = ""
 
-    def say(self, chapter: int, name: str, cell: str, order: list[str]) -> None:
-        """Announce a cell of the chapter with a number counted from 0."""
+    def say(self, chapter: int, cell: str) -> None:
+        """Announce a cell, by its id, of the chapter with a number counted from 0."""
+        order = list(self.plan[chapter])
+        if cell not in order:  # the cell that papermill puts the parameters into
+            return
+        number = order.index(cell)
         so_far = time.monotonic() - self.start
-        left = sum(self.plan[chapter][later] for later in order[order.index(cell) :])
-        left += sum(sum(later.values()) for later in self.plan[chapter + 1 :])
-        where = f"chapter {chapter + 1} of {len(self.plan)} ({name}), cell {order.index(cell) + 1} of {len(order)}"
+        left = sum(list(self.plan[chapter].values())[number:]) + sum(
+            sum(more.values()) for more in self.plan[chapter + 1 :]
+        )
+        self.where = f"{self.names[chapter]}, cell {number + 1} of {len(order)}"
         outlook = f", about {duration(so_far + left)} in all" if left else ""
-        line = f"{where}: {duration(so_far)} so far{outlook}"
+        line = f"chapter {chapter + 1} of {len(self.plan)}: {self.where}; {duration(so_far)} so far{outlook}"
         print(f"\r\x1b[K{line}" if self.live else line, end="" if self.live else "\n", flush=True)
 
-    def done(self) -> None:
-        """Finish the line that is being overwritten."""
-        if self.live:
-            print("\r\x1b[K", end="", flush=True)
+    def end_line(self) -> None:
+        """Make room for another line where one was being overwritten."""
+        if self.live and self.where:
+            print(flush=True)
 
 
 def papermill_engine(announce: Callable[[str], None]) -> None:
@@ -93,22 +100,26 @@ def papermill_engine(announce: Callable[[str], None]) -> None:
     papermill_engines.register("bookpress", Announcing)
 
 
-def run_notebook(source: Path, parameters: dict[str, Any], announce: Callable[[str], None]) -> Notebook:
+def run_notebook(source: Path, parameters: dict[str, Any], failed: Path, progress: Progress, number: int) -> Notebook:
     """Execute one notebook in a fresh kernel of this environment, in the notebook's own folder.
 
+    Args:
+        source: The notebook.
+        parameters: Names and values, all known to it.
+        failed: Where to leave what ran, should it fail.
+        progress: Told of every cell.
+        number: Which chapter this is, from 0.
+
     Raises:
-        PressError: a cell failed or the kernel died; what ran is kept in ``_build/failed``.
+        PressError: a cell failed or the kernel died.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    papermill_engine(announce)
-    failed = source.parent.parent / "_build" / "failed" / source.name
+    papermill_engine(lambda cell: progress.say(number, cell))
     failed.parent.mkdir(parents=True, exist_ok=True)
-    running = {"cell": "?"}
-
     try:
-        return papermill.execute_notebook(
+        notebook: Notebook = papermill.execute_notebook(
             source,
             failed,
             parameters,
@@ -119,12 +130,65 @@ def run_notebook(source: Path, parameters: dict[str, Any], announce: Callable[[s
             cwd=source.parent,
         )
     except papermill.PapermillExecutionError as error:
-        marked = [line for line in map(str.rstrip, PLAIN.sub("", "\n".join(error.traceback)).splitlines())]
-        arrow = next((line.split(maxsplit=2)[2:] for line in marked if re.match(r"-+> \d+ ", line)), [])
-        line = f"\n  at: {arrow[0]}" if arrow else ""
+        progress.end_line()
+        trace = PLAIN.sub("", "\n".join(error.traceback))
+        arrow = re.search(r"^-+> \d+ (.*)$", trace, re.MULTILINE)
+        line = f"\n  in:   {arrow.group(1).strip()}" if arrow else ""
         what = f"{error.ename}: {PLAIN.sub('', str(error.evalue)).strip()}"
-        raise PressError(
-            f"{source.stem}, cell {error.exec_count} failed{line}\n  {what}\n  (what ran is in _build/failed/{source.name})"
-        ) from error
+        kept = f"_build/{failed.parent.name}/{failed.name}"
+        raise PressError(f"{progress.where} failed{line}\n  says: {what}\n  what ran is in {kept}") from error
     except DeadKernelError as error:
-        raise PressError(f"{source.stem}: its kernel died in cell {running['cell']}: perhaps out of memory") from error
+        progress.end_line()
+        raise PressError(
+            f"{progress.where}: the kernel died, perhaps out of memory: give it more and run again"
+        ) from error
+    failed.unlink()
+    return notebook
+
+
+def execute(root: Path, run: Run) -> Path:
+    """Run every chapter whose fingerprint is not that of its executed copy, in order.
+
+    Args:
+        root: Top of the book.
+        run: The parameters.
+
+    Returns:
+        The folder of the executed chapters.
+
+    Raises:
+        PressError: a chapter failed; those before it are kept.
+    """
+    folder = folder_of(root, run)
+    sources = ch.chapters(root)
+    notebooks = {source: ch.read(source) for source in sources}
+    waiting: list[tuple[Path, Notebook, dict[str, str]]] = []
+    for source, notebook in notebooks.items():
+        before, now = recorded(folder / source.name), ch.prints(root, notebook, run)
+        if before.get("prints") != now:
+            waiting.append((source, before, now))
+            changed = [name for name in now if before and before.prints.get(name) != now[name]]
+            print(f"{source.stem}: to run{': changed ' + ', '.join(changed) if changed else ''}", flush=True)
+    if not waiting:
+        print(f"all {len(sources)} chapters are as they were last run: nothing to run", flush=True)
+        return folder
+
+    plan = [expected(notebooks[source], before) for source, before, _ in waiting]
+    progress = Progress([source.stem for source, _, _ in waiting], plan)
+    for number, (source, _, now) in enumerate(waiting):
+        start = time.monotonic()
+        parameters = ch.parameters_for(notebooks[source], run)
+        done = run_notebook(source, parameters, root / "_build" / "failed" / source.name, progress, number)
+        code = [cell for cell in done.cells if cell.cell_type == "code"]
+        done.metadata["bookpress"] = {
+            "prints": now,
+            "parameters": {name: run.shown[name] for name in parameters},
+            "device": ch.device(),
+            "versions": ch.versions(),
+            "seconds": round(time.monotonic() - start, 1),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "cells": {cell.id: cell.metadata.papermill.duration for cell in code},
+        }
+        write_whole(folder / source.name, text_of(done))
+    progress.end_line()
+    return folder

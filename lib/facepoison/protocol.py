@@ -96,9 +96,7 @@ def choose(profile: str = "fast", dataset: str = "procedural", seed: int = 1, ex
         raise InputError(f"profile '{profile}' is unknown: use one of {', '.join(protocol['profiles'])}")
     made = dataset in protocol["datasets"]["builtin"]
     if not made and not Path(dataset).is_dir():
-        raise InputError(
-            f"data set '{dataset}' is neither procedural nor a folder: give one with a sub-folder a person"
-        )
+        raise InputError(f"data set '{dataset}' is neither procedural nor a folder: give a folder of people")
     beside = Path(dataset).parent / "models"
     folder = Path(extractors) if extractors else beside if not made and beside.is_dir() else None
     if folder is not None and not folder.is_dir():
@@ -128,6 +126,7 @@ def made_people(setting: Setting, population: str, n: int, per_person: int, size
     kept = store.remember(
         "made",
         lambda: _tensors(make_pictures(label, n, per_person, size, setting.seed)),
+        by=[make_pictures],
         population=label,
         n=n,
         per_person=per_person,
@@ -181,6 +180,7 @@ def embeddings(extractor: Extractor, pictures: Pictures) -> Tensor:
     kept = store.remember(
         "embeddings",
         lambda: {"embeddings": embed(extractor, pictures.pixels)},
+        by=[embed, load_extractor],
         extractor=extractor.sha256,
         contract=extractor.contract,
         pixels=pictures.pixels,

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 
@@ -86,13 +86,16 @@ def written_whole(path: Path) -> Iterator[Path]:
             scratch.unlink(missing_ok=True)
 
 
-def remember(name: str, compute: Callable[[], Arrays], **parts: object) -> Kept:
+def remember(
+    name: str, compute: Callable[[], Arrays], *, by: Sequence[Callable[..., object]] = (), **parts: object
+) -> Kept:
     """The result of ``compute``, from the store where it holds one, else computed and kept.
 
     Args:
         name: What the result is, for people who look into the store.
-        compute: Takes nothing and returns named tensors; the code of its module and of everything that this
-            imports is part of the key.
+        compute: Takes nothing and returns named tensors.
+        by: The functions that do the work; the code of their modules, and of everything that these import, is part of
+            the key. By default ``compute`` itself.
         parts: Everything that the result depends on: tensors, numbers, names, dataclasses.
 
     Returns:
@@ -101,7 +104,8 @@ def remember(name: str, compute: Callable[[], Arrays], **parts: object) -> Kept:
     Raises:
         InputError: the store cannot be written.
     """
-    path = root() / name / f"{key(name, fingerprint.of_modules(compute.__module__), parts)}.safetensors"
+    code = fingerprint.of_modules(*sorted({function.__module__ for function in by or (compute,)}))
+    path = root() / name / f"{key(name, code, parts)}.safetensors"
     if path.is_file():
         try:
             with safetensors.safe_open(path, "pt") as handle:

@@ -15,6 +15,18 @@ from torch import Tensor, nn
 DIMENSIONS = 128
 
 
+class PReLU(nn.Module):
+    """Parametric ReLU with a slope for each channel; on a CPU several times as fast backwards as ``nn.PReLU``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.full((channels, 1, 1), 0.25))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, channels, H, W), elementwise."""
+        return torch.relu(x) - self.slope * torch.relu(-x)
+
+
 class Embedding(nn.Sequential):
     """The end that ArcFace settled on: normalise, flatten, project linearly, normalise (Deng et al. 2019, option E)."""
 
@@ -35,9 +47,9 @@ def se_resnet() -> nn.Module:
     network = ResNet(
         BasicBlock,
         layers=(1, 2, 2, 1),
-        channels=(24, 48, 96, 160),
+        channels=(16, 32, 64, 128),
         stem_type="deep",
-        stem_width=12,
+        stem_width=8,
         num_classes=DIMENSIONS,
         block_args={"attn_layer": "se"},
     )
@@ -60,9 +72,9 @@ class InvertedResidual(nn.Module):
         self.adds = stride == 1 and inputs == outputs
         self.path = nn.Sequential(
             *_convolution(inputs, wide, 1),
-            nn.PReLU(wide),
+            PReLU(wide),
             *_convolution(wide, wide, 3, stride, groups=wide),
-            nn.PReLU(wide),
+            PReLU(wide),
             *_convolution(wide, outputs, 1),
         )
 
@@ -79,18 +91,24 @@ def mobilefacenet() -> nn.Module:
     """
     layers: list[nn.Module] = [
         *_convolution(3, 32, 3, 2),
-        nn.PReLU(32),
+        PReLU(32),
         *_convolution(32, 32, 3, groups=32),
-        nn.PReLU(32),
+        PReLU(32),
     ]
     inputs = 32
-    for expansion, outputs, repeats, stride in ((2, 40, 3, 2), (4, 64, 1, 2), (2, 64, 4, 1), (4, 96, 1, 2), (2, 96, 2, 1)):
+    for expansion, outputs, repeats, stride in (
+        (2, 40, 3, 2),
+        (4, 64, 1, 2),
+        (2, 64, 4, 1),
+        (4, 96, 1, 2),
+        (2, 96, 2, 1),
+    ):
         for index in range(repeats):
             layers.append(InvertedResidual(inputs, outputs, stride if index == 0 else 1, expansion))
             inputs = outputs
     layers += [
         *_convolution(inputs, 320, 1),
-        nn.PReLU(320),
+        PReLU(320),
         nn.Conv2d(320, 320, 4, groups=320, bias=False),
         nn.BatchNorm2d(320),
         nn.Flatten(),
@@ -108,7 +126,7 @@ class ImprovedResidual(nn.Module):
         self.path = nn.Sequential(
             nn.BatchNorm2d(inputs),
             *_convolution(inputs, outputs, 3),
-            nn.PReLU(outputs),
+            PReLU(outputs),
             *_convolution(outputs, outputs, 3, stride),
         )
         plain = stride == 1 and inputs == outputs
@@ -122,7 +140,7 @@ class ImprovedResidual(nn.Module):
 
 def iresnet() -> nn.Module:
     """Narrow iResNet, trained with ArcFace (Deng et al. 2019)."""
-    layers: list[nn.Module] = [*_convolution(3, 16, 3, 2), nn.PReLU(16)]
+    layers: list[nn.Module] = [*_convolution(3, 16, 3, 2), PReLU(16)]
     inputs = 16
     for outputs, repeats, stride in ((32, 2, 1), (64, 3, 2), (96, 3, 2), (128, 2, 2)):
         for index in range(repeats):

@@ -196,9 +196,7 @@ def draw_people(population: str, first: int, n: int, seed: int) -> Tensor:
     return low + (high - low) * torch.stack(rows)
 
 
-def draw_nuisance(
-    population: str, first: int, n: int, per_person: int, seed: int, strength: float = 1.0
-) -> Tensor:
+def draw_nuisance(population: str, first: int, n: int, per_person: int, seed: int, strength: float = 1.0) -> Tensor:
     """Draw everything that differs between pictures of one identity.
 
     Args:

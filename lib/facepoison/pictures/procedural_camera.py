@@ -25,9 +25,12 @@ LUMINANCE = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
-CHROMINANCE = tuple(
-    tuple({0: 17, 1: 18, 2: 24, 3: 47}.get(max(i, j), 99) if max(i, j) < 4 and i + j < 5 else 99 for j in range(8))
-    for i in range(8)
+CHROMINANCE = (
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    *((99,) * 8,) * 4,
 )
 
 
@@ -91,7 +94,9 @@ def develop(light: Tensor, q: Columns) -> Tensor:
     grey = light.mean(1, keepdim=True)
     light = grey + (light - grey) * q.saturation.unsqueeze(1)
     light = (light - 0.5) * (1 + q.contrast.unsqueeze(1)) + 0.5
-    corner = torch.cat((q.noise_y, q.noise_x), 1).view(b, 2).mul(torch.tensor([TILE - h, TILE - w], device=light.device))
+    corner = (
+        torch.cat((q.noise_y, q.noise_x), 1).view(b, 2).mul(torch.tensor([TILE - h, TILE - w], device=light.device))
+    )
     rows = corner[:, :1].long() + torch.arange(h, device=light.device)
     columns = corner[:, 1:].long() + torch.arange(w, device=light.device)
     noise = _noise(light.device)[:, rows[:, :, None], columns[:, None, :]].transpose(0, 1)

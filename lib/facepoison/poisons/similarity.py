@@ -117,7 +117,9 @@ def change(clean: Tensor, poisoned: Tensor) -> Change:
         InputError: they are not uint8 or their shapes differ.
     """
     if clean.dtype != torch.uint8 or poisoned.dtype != torch.uint8:
-        raise InputError(f"change: measured on uint8 pictures, got {clean.dtype} and {poisoned.dtype}; round them first")
+        raise InputError(
+            f"change: measured on uint8 pictures, got {clean.dtype} and {poisoned.dtype}; round them first"
+        )
     before, after = to_float(clean), to_float(poisoned)
     return Change(
         largest_change(before, after) * 255, mean_change(before, after) * 255, psnr(before, after), dssim(before, after)

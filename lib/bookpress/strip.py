@@ -1,0 +1,97 @@
+"""Notebooks as they are committed: no outputs but those of checked cells, and nothing that changes from run to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+
+import fingerprint
+from bookpress import chapters as ch
+from bookpress.chapters import Notebook
+from bookpress.execute import recorded, text_of
+from bookpress.files import PressError, write_whole
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def is_checked(cell: Notebook) -> bool:
+    """Whether nbval compares what a cell says with what is committed."""
+    marked = any(line.strip().lstrip("# ") == "NBVAL_CHECK_OUTPUT" for line in cell.source.splitlines())
+    return cell.cell_type == "code" and (marked or "nbval-check-output" in ch.tags(cell))
+
+
+def kept(outputs: list[Notebook]) -> list[Notebook]:
+    """The words of a checked cell's outputs: printed text and the plain text of what it displays."""
+    words: list[Notebook] = []
+    for output in outputs:
+        if output.output_type == "stream" and output.name == "stdout":
+            words.append(nbformat.v4.new_output("stream", name="stdout", text=output.text))  # type: ignore[no-untyped-call]
+        elif "text/plain" in output.get("data", {}):
+            data = {"text/plain": output.data["text/plain"]}
+            words.append(nbformat.v4.new_output("display_data", data))  # type: ignore[no-untyped-call]
+    return words
+
+
+def stripped(notebook: Notebook) -> Notebook:
+    """A notebook in the form in which it is committed.
+
+    Checked cells keep their words and get execution counts in their order (nbval passes a cell without a count by);
+    all other cells lose both. Cells keep their ids; a missing or double one is made from the cell's text.
+    """
+    cells, seen, code = [], set[str](), 0
+    for cell in notebook.cells:
+        new = nbformat.from_dict({"cell_type": cell.cell_type, "id": cell.get("id", ""), "metadata": {}})  # type: ignore[no-untyped-call]
+        if ch.tags(cell):
+            new.metadata["tags"] = ch.tags(cell)
+        new["source"] = "\n".join(line.rstrip() for line in cell.source.strip("\n").split("\n"))
+        if not new.id or new.id in seen:
+            new["id"] = fingerprint.of_text(new.source, str(len(cells)))[:8]
+        seen.add(new.id)
+        if cell.cell_type == "code":
+            code += 1
+            checked = is_checked(cell)
+            new["execution_count"] = code if checked else None
+            new["outputs"] = kept(cell.outputs) if checked else []
+        if cell.get("attachments"):
+            new["attachments"] = cell.attachments
+        cells.append(new)
+    metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    if "bookpress" in notebook.metadata:
+        metadata["bookpress"] = {"seconds": int(notebook.metadata.bookpress["seconds"])}
+    fields = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return nbformat.from_dict(fields)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def strip_file(path: Path) -> bool:
+    """Bring a notebook file into the committed form; says whether that changed it."""
+    text = text_of(stripped(ch.read(path)))
+    if text == path.read_text():
+        return False
+    write_whole(path, text)
+    return True
+
+
+def register(root: Path, executed: Path) -> Iterator[str]:
+    """Write the words of checked cells and the time they took from executed chapters into ``notebooks``.
+
+    Yields:
+        One line for each notebook that changed.
+
+    Raises:
+        PressError: a checked cell says nothing, so that nothing could ever be compared.
+    """
+    for source in ch.chapters(root):
+        notebook, done = ch.read(source), ch.read(executed / source.name)
+        said = {cell.id: cell for cell in done.cells}
+        for cell in filter(is_checked, notebook.cells):
+            cell["outputs"] = said[cell.id].outputs
+            if not kept(cell.outputs):
+                raise PressError(f"{source.name}, cell '{cell.id}': checked, but it prints and displays no text")
+        seconds = round(recorded(executed / source.name).seconds, -1) or 10
+        notebook.metadata["bookpress"] = {"seconds": int(seconds)}
+        text = text_of(stripped(notebook))
+        if text != source.read_text():
+            write_whole(source, text)
+            yield f"{source.name}: registered"
