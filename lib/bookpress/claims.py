@@ -76,12 +76,13 @@ class Registered:
         return self.value is not None and abs(value - self.value) <= self.tolerance
 
 
-def registered_claims(path: Path = DATA / "claims.toml") -> dict[str, Registered]:
+def registered_claims(path: Path | None = None) -> dict[str, Registered]:
     """All claims of the book by id.
 
     Raises:
         ValueError: an entry has a field too many, too few, or an unknown unit or test.
     """
+    path = path or DATA / "claims.toml"
     entries: dict[str, Registered] = {}
     for name, fields in tomllib.loads(path.read_text()).items():
         try:
@@ -93,9 +94,9 @@ def registered_claims(path: Path = DATA / "claims.toml") -> dict[str, Registered
     return entries
 
 
-def registered_setting(path: Path = DATA / "protocol.toml") -> dict[str, object]:
+def registered_setting() -> dict[str, object]:
     """Profile, data set and seed that claims are registered at."""
-    return dict(tomllib.loads(path.read_text())["registered"])
+    return dict(tomllib.loads((DATA / "protocol.toml").read_text())["registered"])
 
 
 def shown(value: float, unit: str) -> str:

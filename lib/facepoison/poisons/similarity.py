@@ -27,8 +27,8 @@ def gaussian(size: int, sigma: float) -> Tensor:
 def band(length: int, size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrix (length - size + 1, length) that slides a Gaussian window over valid positions only.
 
-    Two products with such a band blur a picture several times faster on a CPU than depthwise convolutions do, above
-    all backwards.
+    Two products with such a band blur a picture as fast as the best convolution does, forwards and backwards, and ten
+    times faster than a convolution over one channel at a time; what they compute does not hang on the batch.
     """
     positions = length - size + 1
     if positions < 1:

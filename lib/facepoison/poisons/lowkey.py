@@ -1,0 +1,136 @@
+"""LowKey: sign-gradient ascent on feature distance, with and without blur, held back by a perceptual distance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor, normalise
+from facepoison.pictures import to_float
+from facepoison.poisons.similarity import blurred, dssim
+from facepoison.poisons.steps import (
+    Progress,
+    check_pixels,
+    check_surrogates,
+    input_gradient,
+    poison,
+    sign_step,
+    squared_distance,
+    start_noise,
+)
+
+Perceptual = Callable[[Tensor, Tensor], Tensor]
+"""A differentiable distance of float pictures (B, 3, H, W) in [0, 1] from the clean ones: (B,), 0 for equal ones."""
+
+PERCEPTUAL: Mapping[str, Perceptual] = {"dssim": dssim}
+"""The perceptual distances that need no download, by the name that presets use."""
+
+
+@dataclass(frozen=True)
+class LowKey:
+    """A setting of LowKey (Cherepanova et al., ICLR 2021, arXiv 2101.07922).
+
+    Attributes:
+        name: What results are shown under.
+        perceptual: Name of the distance that holds the attack back: a key of ``PERCEPTUAL``, or of one that is given.
+        weight: Its weight against squared distances of unit features, summed over dimensions.
+        steps: Iterations of sign-gradient ascent.
+        step: Size of each, as a fraction of the range.
+        start: Half-width of the uniform start.
+        blur_size: Width of the Gaussian window in pixels.
+        blur_sigma: Its standard deviation in pixels.
+    """
+
+    name: str
+    perceptual: str
+    weight: float
+    steps: int = 50
+    step: float = 0.0025
+    start: float = 0.005
+    blur_size: int = 7
+    blur_sigma: float = 3.0
+
+
+LOWKEY = LowKey("LowKey (DSSIM)", perceptual="dssim", weight=5.0)
+LOWKEY_LPIPS = LowKey("LowKey", perceptual="lpips", weight=0.05 * 512)
+
+
+def blur(pictures: Tensor, preset: LowKey) -> Tensor:
+    """Pictures (B, 3, H, W) under the attack's Gaussian blur, reflected at the borders; same shape."""
+    return blurred(F.pad(pictures, (preset.blur_size // 2,) * 4, mode="reflect"), preset.blur_size, preset.blur_sigma)
+
+
+def features(surrogate: Extractor, *pictures: Tensor) -> Tensor:
+    """Embedding plus embedding of the mirror image, for each of K batches (B, 3, H, W): (K, B, D), not normalised."""
+    views = torch.cat([view for each in pictures for view in (each, each.flip(-1))])  # one pass is faster than 2 K
+    return surrogate(views).view(len(pictures), 2, len(pictures[0]), -1).sum(dim=1)
+
+
+def lowkey(
+    pixels: Tensor,
+    surrogates: Sequence[Extractor],
+    preset: LowKey = LOWKEY,
+    *,
+    seed: int,
+    perceptual: Perceptual | None = None,
+    batch: int = 8,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Poison pictures with LowKey.
+
+    Maximises ``mean_f (||F(x') - F(x)||^2 + ||F(blur(x')) - F(x)||^2) / 2 - weight * perceptual(x', x)``, where F is
+    ``f(x) + f(mirrored x)`` at unit length and the clean reference is unblurred in both terms, by steps of the
+    gradient's sign. Nothing bounds the change but the perceptual term and the number of steps (at most start + steps *
+    step = 0.13 of the range); values are cut to [0, 1] once, at the end.
+
+    The scale of ``weight`` is a trap. The original averages squared differences over the 512 dimensions of its features
+    and weighs LPIPS by alpha = 0.05; here they are summed, whatever the surrogates' dimension, so that the same attack
+    has a weight of 0.05 * 512 = 25.6, which ``LOWKEY_LPIPS`` holds. LPIPS needs a network that must be downloaded:
+    where it is at hand, give it as ``perceptual`` with that preset. ``LOWKEY`` uses DSSIM instead, with a weight that
+    ``calibrate`` set so that made faces at 112 px come out at a PSNR of 30 dB, as the original's own output does.
+
+    Args:
+        pixels: uint8 RGB (N, 3, H, W), at least 11 px a side.
+        surrogates: The user's extractors, all on one device, where the work is done.
+        preset: The setting; name it wherever a result is shown.
+        seed: For the start; a picture's poison depends on it, on the picture and on nothing else in the call.
+        perceptual: The distance to use for a preset whose ``perceptual`` is not in ``PERCEPTUAL``, or in its place.
+        batch: Pictures at a time; each passes through a surrogate four times a step.
+        progress: Told of each batch done.
+
+    Returns:
+        The poisoned pictures, uint8, shape and device of ``pixels``.
+
+    Raises:
+        InputError: pictures or surrogates cannot be used, or the preset's perceptual distance is not at hand.
+    """
+    check_pixels(pixels)
+    device = check_surrogates(surrogates, pixels[:1])
+    if perceptual is None and preset.perceptual not in PERCEPTUAL:
+        known = ", ".join(PERCEPTUAL)
+        raise InputError(f"perceptual distance '{preset.perceptual}': not at hand; give it as perceptual=, or use {known}")
+    unlike = perceptual or PERCEPTUAL[preset.perceptual]
+
+    def attack(some: Tensor) -> Tensor:
+        clean = to_float(some)
+        with torch.no_grad():
+            references = [normalise(features(surrogate, clean)[0]) for surrogate in surrogates]
+        picture = clean + start_noise(some, preset.start, seed, "lowkey")
+        for _ in range(preset.steps):
+            picture.requires_grad_()
+            smooth = blur(picture, preset)
+            distances = []
+            for surrogate, reference in zip(surrogates, references, strict=True):
+                plain, smoothed = features(surrogate, picture, smooth)
+                distances.append(squared_distance(plain, reference) + squared_distance(smoothed, reference))
+            distance = torch.stack(distances).mean(dim=0) / 2
+            gradient = input_gradient(distance - preset.weight * unlike(picture, clean), picture)
+            picture = sign_step(picture.detach(), gradient, preset.step)
+        return picture.clamp(0, 1)
+
+    return poison(attack, pixels, device, batch, progress)

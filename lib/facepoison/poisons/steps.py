@@ -1,0 +1,150 @@
+"""The pieces that the attacks share: checks, start noise, tanh space, sign steps, projection, batches, features."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from facepoison.device import batches, generator
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor, normalise
+from facepoison.pictures import to_float, to_uint8
+from facepoison.poisons.similarity import WINDOW
+
+Progress = Callable[[int, int], None]
+"""Called after each batch with the number of pictures done and of all."""
+
+TANH_SCALE = 2 - 1e-6  # keeps black and white a finite way off in tanh space, as Fawkes has it
+
+
+def check_pixels(pixels: Tensor) -> None:
+    """Refuse pictures that an attack would silently do the wrong thing to.
+
+    Raises:
+        InputError: not uint8 RGB (N, 3, H, W), empty, or too small to measure structural similarity on.
+    """
+    if pixels.dtype != torch.uint8:
+        raise InputError(f"pictures: {pixels.dtype} given; poisons take uint8 levels 0 to 255 (pictures.to_uint8)")
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
+        raise InputError(f"pictures: shape {tuple(pixels.shape)}; give at least one as (N, 3, H, W)")
+    if min(pixels.shape[-2:]) < WINDOW:
+        raise InputError(f"pictures: {tuple(pixels.shape[-2:])} px is too small; give at least {WINDOW} px a side")
+    if int(pixels.max()) <= 1:
+        warnings.warn("pictures: no level above 1 of 255; were pictures in [0, 1] cast to uint8?", stacklevel=3)
+
+
+def check_surrogates(surrogates: Sequence[Extractor], picture: Tensor) -> torch.device:
+    """Refuse surrogates from which no attack can follow a gradient.
+
+    Args:
+        surrogates: Extractors to poison against.
+        picture: One uint8 picture (1, 3, H, W) to try them on.
+
+    Returns:
+        The device that they are all on.
+
+    Raises:
+        InputError: none given, one in training mode, on another device, or without a usable gradient.
+    """
+    if not surrogates:
+        raise InputError("surrogates: none given; a poison needs at least one extractor")
+    device = surrogates[0].mean.device
+    # Off black, white and exact symmetry, where a sound network may have no gradient either.
+    trial = to_float(picture.to(device)) * 0.9 + 0.05
+    for surrogate in surrogates:
+        if surrogate.mean.device != device:
+            raise InputError(f"surrogate '{surrogate.name}': on {surrogate.mean.device}, others on {device}; move it")
+        if any(module.training for module in surrogate.modules()):
+            raise InputError(f"surrogate '{surrogate.name}': in training mode, so pictures mix; call eval() on it")
+        trial.requires_grad_()
+        embedding = surrogate(trial)
+        if not embedding.requires_grad:
+            raise InputError(f"surrogate '{surrogate.name}': detached from its input; let gradients flow through it")
+        # Unit length takes a direction away: ask for the embedding's own slope, not for that of its length.
+        (slope,) = torch.autograd.grad(embedding.sum(), trial)
+        if not bool(slope.isfinite().all()) or not bool(slope.any()):
+            what = "zero" if bool(slope.isfinite().all()) else "not finite"
+            raise InputError(f"surrogate '{surrogate.name}': its gradient is {what}; a poison cannot follow it")
+    return device
+
+
+def start_noise(pixels: Tensor, radius: float, seed: int, attack: str) -> Tensor:
+    """Uniform noise in +-radius, float32, shaped like the pictures and on their device.
+
+    Each picture draws from a stream named by its own content, so that its poison depends neither on the batch nor on
+    the company it is in.
+    """
+    draws = []
+    for picture in pixels.cpu():
+        name = hashlib.sha256(picture.contiguous().numpy().tobytes()).hexdigest()
+        draws.append(torch.rand(picture.shape, generator=generator(seed, attack, name)))
+    return ((torch.stack(draws) * 2 - 1) * radius).to(pixels.device)
+
+
+def to_tanh(pictures: Tensor) -> Tensor:
+    """Pictures in [0, 1] as points of the unbounded space that ``from_tanh`` maps back."""
+    return torch.atanh((pictures - 0.5) * TANH_SCALE)
+
+
+def from_tanh(points: Tensor) -> Tensor:
+    """Pictures in [0, 1] from any points, differentiable: no step can leave the range (Carlini and Wagner, 2017)."""
+    return torch.tanh(points) / TANH_SCALE + 0.5
+
+
+def project(pictures: Tensor, clean: Tensor, radius: float) -> Tensor:
+    """Pictures with every value brought to within ``radius`` of the clean ones; no gradient where that cuts."""
+    return clean + (pictures - clean).clamp(-radius, radius)
+
+
+def sign_step(pictures: Tensor, gradient: Tensor, size: float) -> Tensor:
+    """One step of ``size`` up the sign of the gradient in every value."""
+    return pictures + size * gradient.sign()
+
+
+def input_gradient(objective: Tensor, pictures: Tensor) -> Tensor:
+    """Gradient of the sum of objectives (N,) with respect to what made them: each picture's own.
+
+    Raises:
+        InputError: it is not finite, naming the first picture of the batch that it fails for.
+    """
+    gradient: Tensor
+    (gradient,) = torch.autograd.grad(objective.sum(), pictures)
+    sound = gradient.isfinite().flatten(1).all(dim=1)
+    if not bool(sound.all()):
+        place = int((~sound).nonzero()[0])
+        raise InputError(f"picture {place} of its batch: the gradient is not finite; check the surrogates' input range")
+    return gradient
+
+
+def squared_distance(embeddings: Tensor, reference: Tensor) -> Tensor:
+    """Squared Euclidean distance (B,) of embeddings (B, D) at unit length from a unit reference (B, D)."""
+    return (normalise(embeddings) - reference).square().sum(dim=1)
+
+
+def poison(
+    attack: Callable[[Tensor], Tensor], pixels: Tensor, device: torch.device, batch: int, progress: Progress | None
+) -> Tensor:
+    """Run an attack batch by batch and round its float pictures to what is published.
+
+    Args:
+        attack: Takes uint8 pictures (B, 3, H, W) on the device and returns float ones in [0, 1].
+        pixels: uint8 (N, 3, H, W) on any device.
+        device: Where to compute.
+        batch: Pictures at a time.
+        progress: Told of each batch done.
+
+    Returns:
+        uint8 (N, 3, H, W) on the device of ``pixels``.
+    """
+    if batch < 1:
+        raise InputError(f"batch: {batch} pictures at a time; use 1 or more")
+    parts = []
+    for some in batches(len(pixels), batch):
+        parts.append(to_uint8(attack(pixels[some].to(device))).to(pixels.device))
+        if progress is not None:
+            progress(some.stop, len(pixels))
+    return torch.cat(parts)

@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+from facepoison import device
+from facepoison.errors import InputError
+
+
+def test_generators_repeat_and_do_not_share_streams():
+    draws = [torch.rand(4, generator=device.generator(1, *labels)) for labels in (("a",), ("a",), ("b",), ("a", 0))]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[3])
+    assert not torch.equal(draws[0], torch.rand(4, generator=device.generator(2, "a")))
+
+
+def test_batches_cover_everything_once():
+    assert [i for some in device.batches(10, 4) for i in range(10)[some]] == list(range(10))
+    assert list(device.batches(0, 4)) == []
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(InputError, match="warp"):
+        device.pick_device("warp")
+    assert device.pick_device("cpu").type == "cpu"

@@ -1,0 +1,112 @@
+import errno
+import os
+
+import pytest
+import torch
+
+from facepoison import store
+from facepoison.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def counted(calls):
+    def compute():
+        calls.append(1)
+        return {"x": torch.arange(3)}
+
+    return compute
+
+
+def test_second_call_reads_what_the_first_computed():
+    calls = []
+    first = store.remember("thing", counted(calls), seed=1)
+    second = store.remember("thing", counted(calls), seed=1)
+    assert len(calls) == 1
+    assert first.computed_now
+    assert not second.computed_now
+    assert torch.equal(first.arrays["x"], second.arrays["x"])
+    assert second.seconds == first.seconds
+
+
+def test_every_part_enters_the_key():
+    calls = []
+    tensor = torch.zeros(2, 2)
+    for parts in (
+        {"seed": 1},
+        {"seed": 2},
+        {"seed": 1, "x": tensor},
+        {"seed": 1, "x": tensor + 1},
+        {"seed": 1, "x": tensor.view(4)},
+    ):
+        store.remember("thing", counted(calls), **parts)
+    assert len(calls) == 5
+
+
+def test_library_versions_and_device_enter_the_key(monkeypatch):
+    before = store.key("thing", "code", {})
+    monkeypatch.setattr(store, "versions", lambda: {"torch": "99"})
+    assert store.key("thing", "code", {}) != before
+    monkeypatch.undo()
+    monkeypatch.setattr(store, "device_kind", lambda: "cuda of another kind")
+    assert store.key("thing", "code", {}) != before
+
+
+def test_code_enters_the_key():
+    assert store.key("thing", "code", {}) != store.key("thing", "other code", {})
+
+
+def test_failure_leaves_nothing_behind(own_store):
+    def fail():
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        store.remember("thing", fail)
+    assert not list(own_store.rglob("*.safetensors"))
+
+
+def test_damaged_file_is_computed_again(own_store):
+    calls = []
+    store.remember("thing", counted(calls))
+    (file,) = own_store.rglob("*.safetensors")
+    file.write_bytes(b"cut off")
+    assert store.remember("thing", counted(calls)).computed_now
+    assert len(calls) == 2
+
+
+def test_full_disk_is_one_clear_line_and_keeps_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with (
+        pytest.raises(InputError, match=r"kept\.txt.*the disk is full") as caught,
+        store.written_whole(path) as scratch,
+    ):
+        scratch.write_text("new")
+    assert "\n" not in str(caught.value)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["kept.txt"]
+
+
+def test_interruption_leaves_no_half_file(tmp_path):
+    def interrupted():
+        with store.written_whole(tmp_path / "file.txt") as scratch:
+            scratch.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not os.listdir(tmp_path)
+
+
+def test_unknown_kinds_of_parts_are_refused():
+    with pytest.raises(TypeError, match="store key"):
+        store.key("thing", "code", {"part": object()})

@@ -1,0 +1,41 @@
+import fingerprint
+
+
+def make(tmp_path, files):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_closure_follows_imports_of_every_kind(tmp_path):
+    lib = make(
+        tmp_path,
+        {
+            "a/__init__.py": "",
+            "a/one.py": "from a import two\nimport os\n",
+            "a/two.py": "from . import three\n",
+            "a/three.py": "from b.deep import thing\n",
+            "b/__init__.py": "",
+            "b/deep.py": "thing = 1\n",
+            "b/other.py": "",
+        },
+    )
+    names = {str(path.relative_to(lib)) for path in fingerprint.closure(["a.one"], lib)}
+    assert names == {"a/__init__.py", "a/one.py", "a/two.py", "a/three.py", "b/__init__.py", "b/deep.py"}
+
+
+def test_a_module_changes_the_hash_of_those_that_import_it_and_of_no_other(tmp_path):
+    lib = make(tmp_path, {"low.py": "x = 1\n", "high.py": "import low\n", "apart.py": "y = 1\n"})
+    before = {name: fingerprint.of_modules(name, lib=lib) for name in ("low", "high", "apart")}
+    (lib / "low.py").write_text("x = 2\n")
+    fingerprint.of_modules.cache_clear()
+    after = {name: fingerprint.of_modules(name, lib=lib) for name in ("low", "high", "apart")}
+    assert before["low"] != after["low"]
+    assert before["high"] != after["high"]
+    assert before["apart"] == after["apart"]
+
+
+def test_text_hash_keeps_boundaries():
+    assert fingerprint.of_text("ab", "c") != fingerprint.of_text("a", "bc")
