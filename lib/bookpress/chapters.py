@@ -18,11 +18,10 @@ from typing import Any
 
 import nbformat
 import yaml
+from nbformat import NotebookNode as Notebook
 
 import fingerprint
 from bookpress.files import PressError, UsageError
-
-Notebook = nbformat.NotebookNode
 
 
 def pages(root: Path) -> list[str]:
@@ -73,7 +72,8 @@ def read(path: Path) -> Notebook:
         PressError: it is not there or not a notebook.
     """
     try:
-        return nbformat.read(path, as_version=4)  # type: ignore[no-any-return, no-untyped-call]
+        notebook: Notebook = nbformat.read(path, as_version=4)
+        return notebook
     except FileNotFoundError as error:
         raise PressError(f"{path.name}: not found") from error
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, UnicodeDecodeError) as error:
@@ -116,6 +116,7 @@ class Run:
 
 def plan_run(
     root: Path,
+    *,
     profile: str | None = None,
     dataset: str | None = None,
     seed: int | None = None,
@@ -159,13 +160,15 @@ def plan_run(
     shown = dict(parameters)
     builtin = protocol["datasets"]["builtin"]
     for name in ("dataset", "extractors"):
-        value = parameters.get(name)
-        if value is None or (name == "dataset" and value in builtin):
+        asked = parameters.get(name)
+        if asked is None or (name == "dataset" and asked in builtin):
             continue
-        folder = Path(str(value)).expanduser().resolve()
+        folder = Path(str(asked)).expanduser().resolve()
         if not folder.is_dir():
-            words = f"use {' or '.join(builtin)}, or a folder that exists" if name == "dataset" else "name a folder"
-            raise UsageError(f"{name} '{value}' is unknown and not a folder here: {words}")
+            words = (
+                f"use {' or '.join(builtin)}, or a folder that exists" if name == "dataset" else "name one that exists"
+            )
+            raise UsageError(f"{name} '{asked}' is unknown: there is no such folder; {words}")
         parameters[name], shown[name] = str(folder), "folder"
     label = "-".join(str(shown[name]) for name in ("profile", "dataset", "seed"))
     special = {name: value for name, value in parameters.items() if value != shown[name] or name not in given}

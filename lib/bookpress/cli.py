@@ -11,80 +11,58 @@ import typer
 
 from bookpress.files import PressError, why
 
-cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__, no_args_is_help=True)
-
-Profile = Annotated[str | None, typer.Option(help="Scale of the run, a profile of data/protocol.toml.")]
-Dataset = Annotated[str | None, typer.Option(help="A built-in data set, or a folder of pictures by person.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of every random choice.")]
-Extractors = Annotated[str | None, typer.Option(help="A folder with other people's extractors.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Any other parameter of the chapters, as name=value.")]
-Executed = Annotated[Path | None, typer.Option(help="A folder of executed chapters, perhaps from another machine.")]
+cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+asked: dict[str, object] = {}
 
 
-def execute_chapters(
-    profile: Profile = None,
-    dataset: Dataset = None,
-    seed: Seed = None,
-    extractors: Extractors = None,
-    other: Set = None,
-) -> Path:
-    """Run the chapters that are not up to date, and say where they are."""
+@cli.callback()
+def ask(
+    *,
+    profile: Annotated[str | None, typer.Option(help="Scale of the run, a profile of data/protocol.toml.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="A built-in data set, or a folder of pictures by person.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random choice.")] = None,
+    extractors: Annotated[str | None, typer.Option(help="A folder with other people's extractors.")] = None,
+    other: Annotated[list[str] | None, typer.Option("--set", help="Any other parameter, as name=value.")] = None,
+) -> None:
+    """Make the book: run its chapters, build its site, check it. What is not given comes from data/protocol.toml."""
+    asked.update(profile=profile, dataset=dataset, seed=seed, extractors=extractors, others=tuple(other or ()))
+
+
+def folder(*, run: bool) -> Path:
+    """The executed chapters of the run that was asked for, after running what is not up to date or as they are."""
     from bookpress import chapters, execute
 
-    run = chapters.plan_run(Path.cwd(), profile, dataset, seed, extractors, tuple(other or ()))
-    return execute.execute(Path.cwd(), run)
+    planned = chapters.plan_run(Path.cwd(), **asked)  # type: ignore[arg-type]
+    return execute.execute(Path.cwd(), planned) if run else execute.folder_of(Path.cwd(), planned)
 
 
 @cli.command()
-def execute(
-    profile: Profile = None,
-    dataset: Dataset = None,
-    seed: Seed = None,
-    extractors: Extractors = None,
-    other: Set = None,
-) -> None:
+def execute() -> None:
     """Run the chapters that are not up to date."""
-    folder = execute_chapters(profile, dataset, seed, extractors, other)
-    print(f"The executed chapters are in {folder.relative_to(Path.cwd())}")
+    print(f"The executed chapters are in {folder(run=True).relative_to(Path.cwd())}")
 
 
 @cli.command()
 def site(
-    profile: Profile = None,
-    dataset: Dataset = None,
-    seed: Seed = None,
-    extractors: Extractors = None,
-    other: Set = None,
-    executed: Executed = None,
+    executed: Annotated[Path | None, typer.Option(help="Executed chapters, perhaps from another machine.")] = None,
 ) -> None:
-    """Build the site from executed chapters, without running any."""
-    from bookpress import build, chapters
-    from bookpress import execute as executing
+    """Build and check the site from executed chapters, without running any."""
+    from bookpress import build
 
-    if executed is None:
-        run = chapters.plan_run(Path.cwd(), profile, dataset, seed, extractors, tuple(other or ()))
-        executed = executing.folder_of(Path.cwd(), run)
-    print(f"The book is at {build.build(Path.cwd(), executed)}")
+    print(f"The book is at {build.build(Path.cwd(), executed or folder(run=False))}")
 
 
 @cli.command()
-def book(
-    profile: Profile = None,
-    dataset: Dataset = None,
-    seed: Seed = None,
-    extractors: Extractors = None,
-    other: Set = None,
-) -> None:
+def book() -> None:
     """Run the chapters that are not up to date, then build and check the site."""
     from bookpress import build
 
-    folder = execute_chapters(profile, dataset, seed, extractors, other)
-    print(f"The book is at {build.build(Path.cwd(), folder)}")
+    print(f"The book is at {build.build(Path.cwd(), folder(run=True))}")
 
 
 @cli.command()
 def check() -> None:
-    """Check the built site: pages, links, figures, claims, nothing from the network, nothing of this machine."""
+    """Check the site as it stands: pages, links, figures, claims, nothing of the network or of this machine."""
     from bookpress import build
 
     print(build.check_built(Path.cwd()))
@@ -92,10 +70,12 @@ def check() -> None:
 
 @cli.command()
 def register() -> None:
-    """Run the chapters at the registered setting and write what their checked cells said into ``notebooks``."""
+    """Run the chapters at the registered setting and write what their checked cells said into notebooks/."""
     from bookpress import strip
 
-    for line in strip.register(Path.cwd(), execute_chapters()):
+    if any(asked.values()):
+        raise PressError("register: runs at the registered setting of data/protocol.toml: leave parameters out")
+    for line in strip.register(Path.cwd(), folder(run=True)):
         print(line)
 
 
@@ -110,7 +90,7 @@ def strip(notebooks: list[Path]) -> None:
 
 
 def app() -> None:
-    """Run a command; whatever goes wrong is said in one line with an exit code."""
+    """Run a command; whatever goes wrong is said in short words with an exit code."""
     try:
         code = cli(standalone_mode=False)
     except PressError as error:
@@ -120,11 +100,9 @@ def app() -> None:
         print(f"{error.format_message()} (see --help)", file=sys.stderr)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        print("\nstopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        print("\nstopped: what was finished is kept, the same command goes on from there", file=sys.stderr)
         code = 130
     except OSError as error:
-        if error.filename is None and error.errno is None:
-            raise
         print(f"{error.filename or 'a file'}: {why(error)}", file=sys.stderr)
         code = 1
     sys.exit(code)

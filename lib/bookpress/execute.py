@@ -1,4 +1,4 @@
-"""Runs the chapters in order with papermill: only those whose fingerprint changed, each written whole when it is done."""
+"""Runs the chapters in order with papermill: only those whose fingerprint changed, each written whole when done."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat import NotebookNode as Notebook
 
 from bookpress import chapters as ch
-from bookpress.chapters import Notebook, Run
+from bookpress.chapters import Run
 from bookpress.files import PressError, write_whole
 
 PLAIN = re.compile(r"\x1b\[[0-9;]*m")
@@ -27,7 +28,7 @@ def duration(seconds: float) -> str:
 
 def text_of(notebook: Notebook) -> str:
     """A notebook as Jupyter writes it to a file."""
-    return str(nbformat.writes(notebook).rstrip("\n") + "\n")  # type: ignore[no-untyped-call]
+    return str(nbformat.writes(notebook).rstrip("\n") + "\n")
 
 
 def folder_of(root: Path, run: Run) -> Path:
@@ -38,8 +39,8 @@ def folder_of(root: Path, run: Run) -> Path:
 def recorded(path: Path) -> Notebook:
     """What this press wrote into an executed chapter when it last ran; empty where it never did."""
     if not path.is_file():
-        return nbformat.from_dict({})  # type: ignore[no-untyped-call, no-any-return]
-    return ch.read(path).metadata.get("bookpress", nbformat.from_dict({}))  # type: ignore[no-untyped-call, no-any-return]
+        return nbformat.from_dict({})
+    return ch.read(path).metadata.get("bookpress", nbformat.from_dict({}))
 
 
 def expected(notebook: Notebook, before: Notebook) -> dict[str, float]:
@@ -82,14 +83,14 @@ class Progress:
 
 def papermill_engine(announce: Callable[[str], None]) -> None:
     """Register an engine with papermill that tells ``announce`` the id of each code cell before it runs."""
-    from papermill.engines import NBClientEngine, papermill_engines
+    from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 
     class Announcing(NBClientEngine):  # type: ignore[misc]
         @classmethod
-        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **kwargs: Any) -> None:
+        def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **kwargs: object) -> None:
             begin = nb_man.cell_start
 
-            def cell_start(cell: Notebook, cell_index: int | None = None, **more: Any) -> None:
+            def cell_start(cell: Notebook, cell_index: int | None = None, **more: object) -> None:
                 if cell.cell_type == "code":
                     announce(cell.id)
                 begin(cell, cell_index, **more)
@@ -128,6 +129,7 @@ def run_notebook(source: Path, parameters: dict[str, Any], failed: Path, progres
             progress_bar=False,
             request_save_on_cell_execute=False,
             cwd=source.parent,
+            extra_arguments=["--log-level=40"],
         )
     except papermill.PapermillExecutionError as error:
         progress.end_line()
@@ -164,6 +166,8 @@ def execute(root: Path, run: Run) -> Path:
     notebooks = {source: ch.read(source) for source in sources}
     waiting: list[tuple[Path, Notebook, dict[str, str]]] = []
     for source, notebook in notebooks.items():
+        if any("id" not in cell for cell in notebook.cells):
+            raise PressError(f"{source.name}: its cells have no ids: run make strip")
         before, now = recorded(folder / source.name), ch.prints(root, notebook, run)
         if before.get("prints") != now:
             waiting.append((source, before, now))

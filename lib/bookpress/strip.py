@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+from nbformat import NotebookNode as Notebook
 
 import fingerprint
 from bookpress import chapters as ch
-from bookpress.chapters import Notebook
 from bookpress.execute import recorded, text_of
 from bookpress.files import PressError, write_whole
 
@@ -27,10 +27,10 @@ def kept(outputs: list[Notebook]) -> list[Notebook]:
     words: list[Notebook] = []
     for output in outputs:
         if output.output_type == "stream" and output.name == "stdout":
-            words.append(nbformat.v4.new_output("stream", name="stdout", text=output.text))  # type: ignore[no-untyped-call]
+            words.append(nbformat.v4.new_output("stream", name="stdout", text=output.text))
         elif "text/plain" in output.get("data", {}):
             data = {"text/plain": output.data["text/plain"]}
-            words.append(nbformat.v4.new_output("display_data", data))  # type: ignore[no-untyped-call]
+            words.append(nbformat.v4.new_output("display_data", data))
     return words
 
 
@@ -40,9 +40,11 @@ def stripped(notebook: Notebook) -> Notebook:
     Checked cells keep their words and get execution counts in their order (nbval passes a cell without a count by);
     all other cells lose both. Cells keep their ids; a missing or double one is made from the cell's text.
     """
-    cells, seen, code = [], set[str](), 0
+    cells: list[Notebook] = []
+    seen: set[str] = set()
+    code = 0
     for cell in notebook.cells:
-        new = nbformat.from_dict({"cell_type": cell.cell_type, "id": cell.get("id", ""), "metadata": {}})  # type: ignore[no-untyped-call]
+        new = nbformat.from_dict({"cell_type": cell.cell_type, "id": cell.get("id", ""), "metadata": {}})
         if ch.tags(cell):
             new.metadata["tags"] = ch.tags(cell)
         new["source"] = "\n".join(line.rstrip() for line in cell.source.strip("\n").split("\n"))
@@ -57,11 +59,12 @@ def stripped(notebook: Notebook) -> Notebook:
         if cell.get("attachments"):
             new["attachments"] = cell.attachments
         cells.append(new)
-    metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    metadata: dict[str, object] = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     if "bookpress" in notebook.metadata:
         metadata["bookpress"] = {"seconds": int(notebook.metadata.bookpress["seconds"])}
     fields = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
-    return nbformat.from_dict(fields)  # type: ignore[no-untyped-call, no-any-return]
+    notebook = nbformat.from_dict(fields)
+    return notebook
 
 
 def strip_file(path: Path) -> bool:

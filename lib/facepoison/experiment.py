@@ -1,22 +1,22 @@
-"""The static game, played: each user in turn poisons the whole gallery, and the recogniser is asked for clean probes."""
+"""The static game, played: each user in turn poisons the whole gallery, and the recogniser is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from facepoison import protocol, store
+from facepoison import store
 from facepoison.errors import InputError
-from facepoison.extractors import Extractor, embed
+from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
-from facepoison.pictures import Pictures
 from facepoison.poisons.fawkes import FAWKES_V1_HIGH, fawkes_v1
 from facepoison.poisons.lowkey import LOWKEY, lowkey
-from facepoison.poisons.similarity import dssim, largest_change, mean_change, psnr
+from facepoison.protection import Protection, protection
+from facepoison.protocol import Data, Setting, embeddings
 
 Progress = Callable[[int, int], None]
 
@@ -33,15 +33,17 @@ class Poisoned:
     Attributes:
         index: Places of the poisoned pictures in the data set, int64, shape (M,).
         pixels: The poisoned pictures, uint8, shape (M, 3, H, W).
+        users: Who poisoned them.
         seconds: Seconds that making them took, whenever that was.
     """
 
     index: Tensor
     pixels: Tensor
+    users: tuple[int, ...]
     seconds: float
 
 
-def poison(setting: protocol.Setting, attack: str, pixels: Tensor, surrogates: Sequence[Extractor]) -> store.Kept:
+def poison(setting: Setting, attack: str, pixels: Tensor, surrogates: Sequence[Extractor]) -> store.Kept:
     """Poisoned pictures, uint8 (N, 3, H, W) under ``"pixels"``, computed once and then kept.
 
     Raises:
@@ -61,20 +63,40 @@ def poison(setting: protocol.Setting, attack: str, pixels: Tensor, surrogates: S
 
 
 def poison_users(
-    setting: protocol.Setting,
+    setting: Setting,
     attack: str,
-    pictures: Pictures,
-    gallery: Tensor,
-    users: Sequence[int],
+    data: Data,
     surrogates: Sequence[Extractor],
     progress: Progress | None = None,
 ) -> Poisoned:
     """Poison all gallery pictures of every user; an interrupted run goes on with the next user."""
     parts: list[store.Kept] = []
-    index = [gallery[pictures.identities[gallery] == user] for user in users]
-    for number, own in enumerate(index):
-        parts.append(poison(setting, attack, pictures.pixels[own], surrogates))
+    index = [data.gallery_of(user) for user in data.users]
+    for own in index:
+        parts.append(poison(setting, attack, data.pictures.pixels[own], surrogates))
         if progress:
-            progress(number + 1, len(users))
+            progress(len(parts), len(index))
     pixels = torch.cat([part.arrays["pixels"] for part in parts])
-    return Poisoned(torch.cat(index), pixels, sum(part.seconds for part in parts))
+    return Poisoned(torch.cat(index), pixels, data.users, sum(part.seconds for part in parts))
+
+
+def play(data: Data, poisoned: Poisoned, extractor: Extractor, k: int = 1) -> Protection:
+    """A round for each user: that user's gallery pictures poisoned, everybody else's clean, the user's probes asked.
+
+    Args:
+        data: Pictures, gallery, probes and users.
+        poisoned: What the users publish instead of their gallery pictures.
+        extractor: The trainer's.
+        k: An answer is right if the true identity is among the ``k`` nearest.
+    """
+    clean, identities = embeddings(extractor, data.pictures.pixels), data.pictures.identities
+    published = embeddings(extractor, poisoned.pixels)
+    owner = identities[poisoned.index]
+    return protection(
+        clean[data.gallery],
+        identities[data.gallery],
+        clean[data.probes],
+        identities[data.probes],
+        {user: published[owner == user] for user in poisoned.users},
+        k=k,
+    )

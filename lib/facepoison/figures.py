@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -17,7 +19,8 @@ from torchvision.utils import make_grid
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from facepoison.protection import Rate
+    from facepoison.poisons.similarity import Change
+    from facepoison.protection import Protection, Rate
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#8e5a9e", "#767676"
 """Colours that people with any colour vision tell apart (after Okabe and Ito), readable on white."""
@@ -94,6 +97,53 @@ def difference(before: Tensor, after: Tensor, gain: int = 6) -> Tensor:
     return change.clamp(0, 255).to(torch.uint8)
 
 
+def side_by_side(before: Tensor, after: Tensor) -> Tensor:
+    """For each picture a row of three: as it was, as it is, and the difference. uint8 (3N, 3, H, W)."""
+    return torch.stack([before, after, difference(before, after)], dim=1).flatten(0, 1)
+
+
+def show_cosines(same: Tensor, different: Tensor, caption: str, alt: str) -> None:
+    """Display how cosines between embeddings are distributed, for pairs of one person and of two."""
+    figure, (axes,) = new_figure()
+    for cosines, label, colour in ((different, "two people", GREY), (same, "one person", BLUE)):
+        axes.hist(cosines.numpy(), bins=80, range=(-1, 1), density=True, alpha=0.7, color=colour, label=label)
+    axes.set_xlabel("cosine between the embeddings of a probe and a gallery picture")
+    axes.set_ylabel("density")
+    axes.legend()
+    show(figure, caption, alt)
+
+
+def show_rates(rates: Mapping[str, Rate], caption: str, alt: str, label: str) -> None:
+    """Display rates with their 95 % intervals, one line each, from top to bottom."""
+    figure, (axes,) = new_figure(height=0.8 + 0.4 * len(rates))
+    for row, rate in enumerate(rates.values()):
+        axes.plot([100 * rate.low, 100 * rate.high], [row, row], color=BLUE, linewidth=3, alpha=0.4)
+        axes.plot(100 * rate.value, row, "o", color=BLUE)
+    axes.set_yticks(range(len(rates)), list(rates))
+    axes.set_ylim(len(rates) - 0.5, -0.5)
+    axes.set_xlabel(f"{label}, %")
+    show(figure, caption, alt)
+
+
+def show_protection(results: Mapping[str, Mapping[str, Protection]], caption: str, alt: str) -> None:
+    """Display every user's protection, and the mean with its interval, by attack and by the trainer's extractor."""
+    figure, axes = new_figure(height=3.6, columns=len(results))
+    for panel, (attack, by_extractor) in zip(axes, results.items(), strict=True):
+        for column, result in enumerate(by_extractor.values()):
+            users = 100 * result.poisoned.by_user.numpy()
+            offsets = [column + 0.5 * ((i + 0.5) / len(users) - 0.5) for i in range(len(users))]
+            panel.plot(offsets, users, "o", color=GREY, alpha=0.5, markersize=4, markeredgewidth=0)
+            panel.plot([column] * 2, [100 * result.rate.low, 100 * result.rate.high], color=ORANGE, linewidth=3)
+            panel.plot(column, 100 * result.rate.value, "D", color=ORANGE, markersize=7)
+            clean = 100 * (result.rate.clean_error or result.rate).value
+            panel.plot([column - 0.3, column + 0.3], [clean, clean], color=BLUE, linestyle="--")
+        panel.set_title(attack)
+        panel.set_xticks(range(len(by_extractor)), [name.replace("_", "\n", 1) for name in by_extractor])
+        panel.set_ylim(-4, 104)
+    axes[0].set_ylabel("clean probes not recognised, %")
+    show(figure, caption, alt)
+
+
 def percent(rate: Rate) -> str:
     """A rate with its 95 % interval, as a table shows it."""
     return f"{rate.value:.0%} ({rate.low:.0%} to {rate.high:.0%})".replace("%", " %")
@@ -109,9 +159,71 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[object]], caption:
         + "</tr>"
         for row in body
     )
-    table = (
-        f"<table><caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
-    )
+    parts = f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{lines}</tbody>"
     plain = "\n".join(" | ".join(row) for row in [list(header), *body])
     data = {"text/html": f"<table>{parts}</table>", "text/plain": plain}
     display(data, raw=True, metadata={"table": {"caption": caption}})  # type: ignore[no-untyped-call]
+
+
+def field_rows(*presets: object) -> list[tuple[str, ...]]:
+    """Fields of presets (frozen dataclasses) side by side: a row for each field, a dash where a preset has none."""
+    values = [asdict(preset) for preset in presets]  # type: ignore[call-overload]
+    names = dict.fromkeys(name for fields in values for name in fields)
+
+    def cell(value: object) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return [(name, *(cell(fields.get(name, "–")) for fields in values)) for name in names]
+
+
+def change_row(name: str, change: Change) -> tuple[str, ...]:
+    """How large a poison is, averaged over its pictures (the largest change: over all), as a table shows it."""
+    ssim = 1 - 2 * change.dssim.mean()
+    return name, f"{change.mean.mean():.1f}", f"{change.largest.max():.0f}", f"{change.psnr.mean():.1f}", f"{ssim:.2f}"
+
+
+def original_rows(paper: Mapping[str, Mapping[str, Any]], attacks: Iterable[str]) -> list[tuple[str, ...]]:
+    """How large the poison of the original tools is, in the columns of ``change_row``."""
+    kinds = (("mean", ".1f"), ("linf", ".0f"), ("psnr", ".1f"), ("ssim", ".2f"))
+    return [
+        (
+            f"original {paper[f'size-psnr-{attack}']['statement'].partition(':')[0]}",
+            *(f"{paper[f'size-{kind}-{attack}']['value']:{form}}" for kind, form in kinds),
+        )
+        for attack in attacks
+    ]
+
+
+def protection_rows(results: Mapping[str, Mapping[str, Protection]], undefended: str) -> list[tuple[object, ...]]:
+    """Protection by attack and extractor: which trainer that is, rate and clean error with intervals, users, probes."""
+    return [
+        (
+            attack,
+            extractor,
+            "undefended" if extractor == undefended else "white-box",
+            percent(result.rate),
+            percent(result.rate.clean_error or result.rate),
+            result.rate.n,
+            result.rate.probes,
+        )
+        for attack, by_extractor in results.items()
+        for extractor, result in by_extractor.items()
+    ]
+
+
+def in_words(rates: Mapping[str, Rate]) -> str:
+    """Rates as a sentence, for alternative texts."""
+    return ", ".join(f"{name} {rate.value:.0%}" for name, rate in rates.items()).replace("%", " %") + "."
+
+
+def progress(what: str) -> Callable[[int, int], None]:
+    """A line that counts up while a cell works: what, how many of how many, time so far and time left."""
+    start = time.monotonic()
+    line = display({"text/plain": what}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+    def report(done: int, of: int) -> None:
+        spent = time.monotonic() - start
+        left = "" if done == of else f", about {spent / done * (of - done):.0f} s left"
+        line.update({"text/plain": f"{what}: {done} of {of}, {spent:.0f} s{left}"}, raw=True)
+
+    return report

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from facepoison import store
 from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing, embed
-from facepoison.extractors.catalog import load_extractor
+from facepoison.extractors.catalog import catalogue, load_extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.align import align_folder
 from facepoison.pictures.procedural import make_pictures
@@ -141,26 +143,43 @@ def _tensors(pictures: Pictures) -> store.Arrays:
     return {"pixels": pictures.pixels, "identities": pictures.identities}
 
 
-def pictures(setting: Setting) -> tuple[Pictures, dict[str, int]]:
-    """The pictures of a run, and how many files of a folder were skipped for which reason.
+@dataclass(frozen=True)
+class Data:
+    """The data set of a run, split.
+
+    Attributes:
+        pictures: All pictures, clean.
+        gallery: Places of the trainer's pictures in them, int64.
+        probes: Places of the pictures taken later, int64.
+        users: The identities that poison, one at a time: the first of a list shuffled by seed, none dropped.
+        skipped: How many files of a folder were skipped, by reason.
+    """
+
+    pictures: Pictures
+    gallery: Tensor
+    probes: Tensor
+    users: tuple[int, ...]
+    skipped: Mapping[str, int]
+
+    def gallery_of(self, identity: int) -> Tensor:
+        """Places of one identity's gallery pictures."""
+        return self.gallery[self.pictures.identities[self.gallery] == identity]
+
+
+def load_data(setting: Setting) -> Data:
+    """The pictures of a run, with gallery, probes and users drawn by its seed.
 
     Raises:
-        InputError: the folder holds nothing that can be used.
+        InputError: a folder holds nothing that can be used.
     """
     if setting.made:
-        return made_people(setting, "evaluation", setting.people, setting.per_person), {}
-    found, report = align_folder(Path(setting.dataset))
-    return found, dict(Counter(skipped.reason for skipped in report))
-
-
-def split_pictures(setting: Setting, pictures: Pictures) -> tuple[Tensor, Tensor]:
-    """Indices of the gallery and of the probes, drawn for each identity by the run's seed."""
-    return split(pictures, setting.seed, setting.gallery_share)
-
-
-def users(setting: Setting, pictures: Pictures) -> tuple[int, ...]:
-    """The identities that poison, one at a time: the first of a list shuffled by seed, none dropped."""
-    return first_users(pictures, setting.n_users, setting.seed)
+        pictures, skipped = made_people(setting, "evaluation", setting.people, setting.per_person), []
+    else:
+        pictures, skipped = align_folder(Path(setting.dataset))
+    gallery, probes = split(pictures, setting.seed, setting.gallery_share)
+    n_users = min(setting.n_users, len(pictures.names))
+    users = first_users(pictures, n_users, setting.seed)
+    return Data(pictures, gallery, probes, users, Counter(file.reason for file in skipped))
 
 
 def load_extractors(setting: Setting) -> dict[str, Extractor]:
@@ -169,20 +188,41 @@ def load_extractors(setting: Setting) -> dict[str, Extractor]:
     return {name: load_extractor(name, folder=setting.extractors) for name in names}
 
 
+def describe(setting: Setting, networks: Mapping[str, Extractor]) -> list[tuple[object, ...]]:
+    """For each extractor: name, role, year, architecture and number of parameters."""
+    entries = catalogue()
+    return [
+        (
+            name,
+            "undefended trainer" if name == setting.undefended else "surrogate",
+            entries[name].year,
+            entries[name].architecture,
+            f"{sum(weight.numel() for weight in network.parameters()) / 1e6:.2f} million",
+        )
+        for name, network in networks.items()
+    ]
+
+
 def with_contract(extractor: Extractor, contract: Preprocessing) -> Extractor:
     """The same network under another preprocessing contract, to see what a wrong one does."""
     altered = Extractor(extractor.network, contract, name=f"{extractor.name}, fed otherwise", sha256=extractor.sha256)
     return altered.to(extractor.mean.device)
 
 
-def embeddings(extractor: Extractor, pictures: Pictures) -> Tensor:
-    """Unit-length embeddings (N, D) of all pictures on the CPU, computed once and then kept."""
+def embeddings(extractor: Extractor, pixels: Tensor) -> Tensor:
+    """Unit-length embeddings (N, D) of uint8 pictures on the CPU, computed once and then kept."""
     kept = store.remember(
         "embeddings",
-        lambda: {"embeddings": embed(extractor, pictures.pixels)},
+        lambda: {"embeddings": embed(extractor, pixels)},
         by=[embed, load_extractor],
         extractor=extractor.sha256,
         contract=extractor.contract,
-        pixels=pictures.pixels,
+        pixels=pixels,
     )
     return kept.arrays["embeddings"]
+
+
+def paper_numbers() -> dict[str, dict[str, Any]]:
+    """What the paper and its surroundings report, by id: statement, value, unit and evidence."""
+    numbers = json.loads((PROTOCOL.parent / "paper.json").read_text())["numbers"]
+    return {number["id"]: number for number in numbers}

@@ -60,9 +60,13 @@ def identity_distances(gallery: Tensor, labels: Tensor, probes: Tensor, n: int, 
     check_unit(gallery, "gallery")
     check_unit(probes, "probes")
     if gallery.shape[1] != probes.shape[1]:
-        raise InputError(f"probes: {probes.shape[1]} dimensions, gallery {gallery.shape[1]}; use one extractor for both")
+        raise InputError(
+            f"probes: {probes.shape[1]} dimensions, gallery {gallery.shape[1]}; use one extractor for both"
+        )
     if labels.dtype != torch.int64 or labels.shape != gallery.shape[:1] or not len(labels):
-        raise InputError(f"gallery: {len(gallery)} embeddings, labels {labels.dtype} {tuple(labels.shape)}; one int64 each")
+        raise InputError(
+            f"gallery: {len(gallery)} embeddings, labels {labels.dtype} {tuple(labels.shape)}; one int64 each"
+        )
     if not 0 <= int(labels.min()) <= int(labels.max()) < n:
         raise InputError(f"labels: {int(labels.min())} to {int(labels.max())} given; must lie in [0, {n})")
     if metric not in ("euclidean", "cosine"):
@@ -109,3 +113,22 @@ def nearest(gallery: Tensor, labels: Tensor, probes: Tensor, k: int = 1, metric:
     """
     known = int(labels.max()) + 1 if len(labels) else 0
     return closest(identity_distances(gallery, labels, probes, known, metric), k)
+
+
+def pair_cosines(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines of all pairs of a probe and a gallery picture: those of one person, and those of two different people.
+
+    Args:
+        gallery: Unit embeddings (G, D).
+        labels: Identity of each, int64 (G,).
+        probes: Unit embeddings (P, D).
+        probe_labels: Identity of each, int64 (P,).
+
+    Returns:
+        Two one-dimensional tensors, together P * G long.
+    """
+    check_unit(gallery, "gallery")
+    check_unit(probes, "probes")
+    cosines = probes.float() @ gallery.float().T
+    alike = probe_labels[:, None] == labels
+    return cosines[alike], cosines[~alike]

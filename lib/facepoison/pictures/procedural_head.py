@@ -237,7 +237,7 @@ def head(p: Columns, q: Columns, view: View) -> Head:
 
     # normal of the surface: the cross product of its two tangents
     points = torch.stack((x, y, z))
-    tu = F.pad(points[..., 2:] - points[..., :-2], (1, 1), mode="replicate")
+    tu = F.pad(points[..., 2:] - points[..., :-2], (1, 1, 0, 0), mode="replicate")
     tv = F.pad(points[..., 2:, :] - points[..., :-2, :], (0, 0, 1, 1), mode="replicate")
     nx = tu[1] * tv[2] - tu[2] * tv[1]
     ny = tu[2] * tv[0] - tu[0] * tv[2]
@@ -270,14 +270,16 @@ def head(p: Columns, q: Columns, view: View) -> Head:
     flat = view.x.square() + view.y.square()
     depth = torch.sqrt((BOUND * BOUND - flat).clamp_min(0))
     nearest = torch.full_like(depth, 9.0)
-    for step in range(STEPS + 1):
+    for _ in range(STEPS):
         px, py, pz = ox + depth * vx, oy + depth * vy, oz + depth * vz
         r = torch.sqrt(flat + depth * depth)
-        if step == STEPS:
-            break
         above = r - _lookup(maps, px, py, pz, r).squeeze(1)
         nearest = torch.minimum(nearest, above)
-        depth = depth - (0.85 if step < STEPS - 2 else 0.6) * above
+        # on a sphere the ray loses height at the rate depth / r
+        depth = depth - above * (r / depth.clamp_min(0.05)).clamp_max(2.2)
+        depth = depth.clamp_min(-0.6)
+    px, py, pz = ox + depth * vx, oy + depth * vy, oz + depth * vz
+    r = torch.sqrt(flat + depth * depth)
     found = _lookup(surface, px, py, pz, r).unbind(1)
-    cover = (0.75 - nearest / view.pixel).clamp(0, 1)
+    cover = (1.0 - nearest / view.pixel).clamp(0, 1)
     return Head(cover, depth, *found)

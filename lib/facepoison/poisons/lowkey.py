@@ -68,7 +68,8 @@ def blur(pictures: Tensor, preset: LowKey) -> Tensor:
 def features(surrogate: Extractor, *pictures: Tensor) -> Tensor:
     """Embedding plus embedding of the mirror image, for each of K batches (B, 3, H, W): (K, B, D), not normalised."""
     views = torch.cat([view for each in pictures for view in (each, each.flip(-1))])  # one pass is faster than 2 K
-    return surrogate(views).view(len(pictures), 2, len(pictures[0]), -1).sum(dim=1)
+    embeddings: Tensor = surrogate(views)
+    return embeddings.view(len(pictures), 2, len(pictures[0]), -1).sum(dim=1)
 
 
 def lowkey(
@@ -113,7 +114,9 @@ def lowkey(
     device = check_surrogates(surrogates, pixels[:1])
     if perceptual is None and preset.perceptual not in PERCEPTUAL:
         known = ", ".join(PERCEPTUAL)
-        raise InputError(f"perceptual distance '{preset.perceptual}': not at hand; give it as perceptual=, or use {known}")
+        raise InputError(
+            f"perceptual distance '{preset.perceptual}': not at hand; give it as perceptual=, or use {known}"
+        )
     unlike = perceptual or PERCEPTUAL[preset.perceptual]
 
     def attack(some: Tensor) -> Tensor:

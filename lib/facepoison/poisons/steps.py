@@ -58,7 +58,7 @@ def check_surrogates(surrogates: Sequence[Extractor], picture: Tensor) -> torch.
     for surrogate in surrogates:
         if surrogate.mean.device != device:
             raise InputError(f"surrogate '{surrogate.name}': on {surrogate.mean.device}, others on {device}; move it")
-        if any(module.training for module in surrogate.modules()):
+        if any(module.training for module in surrogate.network.modules()):
             raise InputError(f"surrogate '{surrogate.name}': in training mode, so pictures mix; call eval() on it")
         trial.requires_grad_()
         embedding = surrogate(trial)

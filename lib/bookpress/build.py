@@ -1,0 +1,134 @@
+"""Builds the site beside the one that stands, checks it, and only then lets it take its place."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import fingerprint
+from bookpress import chapters as ch
+from bookpress.check import problems
+from bookpress.files import PressError, finish_swap, swap, write_whole
+from bookpress.stage import Claim, stage
+
+STAMP = ".made-from"
+
+
+def inputs(root: Path, executed: Path) -> str:
+    """Fingerprint of all that the site depends on: prose, configuration, executed chapters, press and libraries."""
+    files = [path for path in (root / "book").rglob("*") if path.is_file()]
+    files += [root / "_config.yml", root / "_toc.yml", *ch.chapters(root)]
+    press = fingerprint.of_modules("bookpress.build", "bookpress.cli")
+    runs = fingerprint.of_files((path for path in executed.glob("*.ipynb")), executed)
+    return fingerprint.of_text(fingerprint.of_files(files, root), runs, press, repr(ch.versions()))
+
+
+def judge(claims: list[Claim]) -> None:
+    """Refuse claims that do not hold at the registered setting unless the book declares why; elsewhere say so.
+
+    Raises:
+        PressError: at least one undeclared claim does not hold where claims are registered.
+    """
+    broken = [claim for claim in claims if not claim["holds"] and not claim.get("declared")]
+    lines = [
+        f"claim '{claim['id']}' of {claim['chapter']} does not hold: {claim['statement']}\n"
+        f"  measured {claim['value']:.4g}, n = {claim['n']}, interval {claim['low']} to {claim['high']}"
+        for claim in broken
+    ]
+    if any(claim.get("registered") for claim in broken):
+        raise PressError("\n".join([*lines, "  declare a reason in data/claims.toml, or mend the cause"]))
+    if lines:
+        print("\n".join([*lines, "  (this is not the registered setting, so the book is built all the same)"]))
+
+
+def jupyter_book(root: Path, staged: Path, output: Path) -> None:
+    """Build the staged book into ``output/_build/html``; every warning is an error.
+
+    Raises:
+        PressError: Jupyter Book complained; its words are in ``_build/jupyter-book.log``.
+    """
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-W", "-n", "--keep-going", str(staged)]
+    done = subprocess.run([*command, "--path-output", str(output)], capture_output=True, text=True, check=False)
+    log = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+    write_whole(root / "_build" / "jupyter-book.log", log)
+    if done.returncode:
+        words = [
+            line.replace(f"{staged}/", "") for line in log.splitlines() if re.search(r"WARNING|ERROR|Error:", line)
+        ]
+        shown = "\n  ".join(words[:20] or log.splitlines()[-5:])
+        raise PressError(f"the site was not built:\n  {shown}\n  everything is in _build/jupyter-book.log")
+
+
+def tidy(root: Path, site: Path) -> None:
+    """Give readers the chapters as they are committed to download, and take out pages that are the theme's templates."""
+    for template in (site / "_static").glob("*macros.html"):
+        template.unlink()
+    for source in ch.chapters(root):
+        shutil.copy(source, site / "_sources" / source.relative_to(root))
+
+
+def is_current(root: Path, executed: Path) -> bool:
+    """Whether the site that stands was made from what is there now."""
+    stamp = root / "_build" / "html" / STAMP
+    return stamp.is_file() and stamp.read_text() == inputs(root, executed)
+
+
+def build(root: Path, executed: Path) -> Path:
+    """Build the site from executed chapters unless it is current, check it, and put it in its place.
+
+    Args:
+        root: Top of the book.
+        executed: Folder of the executed chapters.
+
+    Returns:
+        The page to open.
+
+    Raises:
+        PressError: a chapter is missing, a claim or a check fails, or the build does; the site before stays as it was.
+    """
+    made, staged, fresh = root / "_build", root / "_build" / "staged", root / "_build" / ".site-next"
+    site = made / "html"
+    finish_swap(site)
+    if not is_current(root, executed):
+        stamp = inputs(root, executed)
+        claims = stage(root, executed, staged)
+        judge(claims)
+        print("building the site", flush=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        jupyter_book(root, staged, fresh)
+        new = fresh / "_build" / "html"
+        tidy(root, new)
+        (new / "claims.json").write_text(json.dumps(claims, indent=1) + "\n")
+        report(problems(new, ch.pages(root), claims, root))
+        (new / STAMP).write_text(stamp)
+        swap(new, site)
+        shutil.rmtree(fresh, ignore_errors=True)
+    said = (site / "claims.json").read_text()
+    if not (made / "claims.json").is_file() or (made / "claims.json").read_text() != said:
+        write_whole(made / "claims.json", said)
+    return site / "index.html"
+
+
+def report(found: list[str]) -> None:
+    """Raise a PressError that lists problems, if there are any."""
+    if found:
+        more = [f"and {len(found) - 30} more"] if len(found) > 30 else []
+        raise PressError("\n  ".join([f"the site has {len(found)} problems:", *found[:30], *more]))
+
+
+def check_built(root: Path) -> str:
+    """Check the site that stands and say how much was checked.
+
+    Raises:
+        PressError: there is no site, or it has problems.
+    """
+    site, said = root / "_build" / "html", root / "_build" / "claims.json"
+    if not site.is_dir() or not said.is_file():
+        raise PressError("_build/html: there is no site yet: run make book")
+    pages, claims = ch.pages(root), json.loads(said.read_text())
+    report(problems(site, pages, claims, root))
+    return f"the site is sound: {len(pages)} pages, {len(claims)} claims"

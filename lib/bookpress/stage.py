@@ -1,0 +1,166 @@
+"""Puts executed chapters and prose together under ``_build/staged`` as Jupyter Book wants them.
+
+A chapter marks what it displays through the metadata of the output: ``claim`` (the record of a claim), ``figure``
+(``caption`` and ``alt`` of a picture) or ``table`` (``caption`` of an HTML table). Here these become a card, a figure
+and a captioned table of the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode as Notebook
+
+from bookpress import chapters as ch
+from bookpress.claims import shown
+from bookpress.execute import duration, text_of
+from bookpress.files import PressError
+
+Claim = dict[str, Any]
+PAGE_VERSIONS = ("python", "torch", "torchvision", "numpy", "scikit-learn", "timm", "facenet-pytorch")
+ENDINGS = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
+
+
+def card(claim: Mapping[str, Any]) -> str:
+    """A claim as HTML: statement, value with interval, n, clean error, where it was computed, verdict."""
+    unit = str(claim.get("unit", "number"))
+    rows = [("measured", shown(claim["value"], unit))]
+    if claim.get("low") is not None:
+        rows.append(("95 % interval", f"{shown(claim['low'], unit)} to {shown(claim['high'], unit)}"))
+    rows.append(("n", f"{claim['n']} {claim.get('n_of', '')}".strip()))
+    if claim.get("clean_error") is not None:
+        rows.append(("clean error", shown(claim["clean_error"], unit)))
+    rows.append(("source", str(claim.get("source", "computed here"))))
+    state = "holds" if claim["holds"] else "declared" if claim.get("declared") else "fails"
+    verdict = {"holds": "Holds", "declared": "Did not reproduce", "fails": "Does not hold"}[state]
+    if claim.get("declared"):
+        verdict += f": {claim['declared']}"
+    if claim.get("agrees") is False:
+        verdict += f" (registered value {shown(claim['registered_value'], unit)}, outside its tolerance)"
+    cells = "".join(f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in rows)
+    return (
+        f'<section class="claim claim-{state}" id="claim-{html.escape(claim["id"])}" aria-label="Claim">'
+        f'<p class="claim-statement">{html.escape(claim["statement"])}</p><dl>{cells}</dl>'
+        f'<p class="claim-verdict">{html.escape(verdict)}</p></section>'
+    )
+
+
+def markdown(text: str) -> Notebook:
+    """An output that is rendered as Markdown, directives included."""
+    return nbformat.v4.new_output("display_data", {"text/markdown": text})
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks."""
+    return " ".join(text.split())
+
+
+def figure(output: Notebook, name: str, folder: Path) -> Notebook:
+    """A picture with caption and alternative text as a figure of the page; the picture goes into ``folder``."""
+    said = output.metadata["figure"]
+    kind = next(kind for kind in ENDINGS if kind in output.data)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.{ENDINGS[kind]}"
+    content = output.data[kind]
+    file.write_bytes(content.encode() if kind == "image/svg+xml" else base64.b64decode(content))
+    return markdown(
+        f"`````{{figure}} {folder.name}/{file.name}\n:name: fig-{said.get('name', name)}\n"
+        f":alt: {one_line(said.get('alt', ''))}\n\n{one_line(said.get('caption', ''))}\n`````\n"
+    )
+
+
+def table(output: Notebook) -> Notebook:
+    """An HTML table with its caption, in a box that scrolls where the page is narrow."""
+    caption = html.escape(one_line(output.metadata["table"].get("caption", "")))
+    box = f'<div class="table-box" role="region" tabindex="0" aria-label="{caption}">{output.data["text/html"]}</div>'
+    data = {"text/html": f'<figure class="captioned-table"><figcaption>{caption}</figcaption>{box}</figure>'}
+    return nbformat.v4.new_output("display_data", data)
+
+
+def ran_on(recorded: Notebook) -> Notebook:
+    """The cell at the end of a chapter that says what it ran on, how long and when."""
+    versions = [f"{name} {recorded.versions[name]}" for name in PAGE_VERSIONS if name in recorded.versions]
+    rows = {
+        **recorded.parameters,
+        "device": recorded.device,
+        "libraries": ", ".join(versions),
+        "time": duration(recorded.seconds),
+        "date": recorded.date[:10],
+    }
+    lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    text = f"````{{admonition}} What this page ran on\n:class: ran-on\n\n| | |\n|---|---|\n{lines}\n````"
+    return nbformat.v4.new_markdown_cell(text, id="what-this-page-ran-on")
+
+
+def stage_chapter(executed: Notebook, chapter: str, figures: Path) -> tuple[Notebook, list[Claim]]:
+    """An executed chapter as the site shows it, and its claims as ``claims.json`` records them.
+
+    Args:
+        executed: The chapter with its outputs.
+        chapter: Its name without ending.
+        figures: Folder that its pictures are written to.
+    """
+    recorded = executed.metadata["bookpress"]
+    common = {name: recorded.parameters.get(name) for name in ("profile", "dataset", "seed")}
+    common |= {"device": recorded.device, "versions": {name: recorded.versions[name] for name in PAGE_VERSIONS}}
+    claims: list[Claim] = []
+    cells, pictures = [], 0
+    for cell in executed.cells:
+        if "injected-parameters" in ch.tags(cell):
+            continue
+        for place, output in enumerate(cell.get("outputs", [])):
+            marks = output.get("metadata", {})
+            if "claim" in marks:
+                claims.append({"chapter": chapter, **common, **marks["claim"]})
+                cell.outputs[place] = nbformat.v4.new_output("display_data", {"text/html": card(claims[-1])})
+            elif "figure" in marks:
+                pictures += 1
+                cell.outputs[place] = figure(output, f"{chapter}-{pictures}".replace("_", "-"), figures)
+            elif "table" in marks:
+                cell.outputs[place] = table(output)
+        cell.metadata.pop("papermill", None)
+        cells.append(cell)
+    metadata = {"kernelspec": executed.metadata.kernelspec, "language_info": executed.metadata.language_info}
+    staged = nbformat.v4.new_notebook(cells=[*cells, ran_on(recorded)], metadata=metadata)
+    return staged, claims
+
+
+def stage(root: Path, executed: Path, staged: Path) -> list[Claim]:
+    """Write everything that the site is made of into a fresh folder.
+
+    Args:
+        root: Top of the book.
+        executed: Folder of the executed chapters.
+        staged: The folder to make.
+
+    Returns:
+        The claims of all chapters.
+
+    Raises:
+        PressError: a chapter was not executed, or a claim is made twice.
+    """
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(root / name, staged)
+    shutil.copytree(root / "book", staged / "book")
+    claims: list[Claim] = []
+    for source in ch.chapters(root):
+        if not (executed / source.name).is_file():
+            raise PressError(f"{source.stem}: not executed in {executed}: run make execute (or make book) first")
+        place = staged / source.relative_to(root)
+        notebook, said = stage_chapter(ch.read(executed / source.name), source.stem, place.parent / "pictures")
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(text_of(notebook))
+        claims += said
+    names = [claim["id"] for claim in claims]
+    for name in names:
+        if names.count(name) > 1:
+            raise PressError(f"claim '{name}': made more than once: make it in one place")
+    return claims

@@ -1,0 +1,307 @@
+"""The protocol: one user at a time poisons, and the rate at which the recogniser then fails on that user."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from facepoison.errors import InputError
+from facepoison.recognition import Metric, closest, identity_distances, nearest
+from facepoison.store import written_whole
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a recogniser answered to users' clean probes, one row for each probe, users in order.
+
+    Attributes:
+        user: Whose round it is, int64 (R,): the only one whose gallery pictures are poisoned.
+        probe: Place of the probe among all probes, int64 (R,).
+        true: Who is on it, int64 (R,).
+        predicted: The identities answered, nearest first, int64 (R, k).
+        distance: Their distances, float32 (R, k).
+    """
+
+    user: Tensor
+    probe: Tensor
+    true: Tensor
+    predicted: Tensor
+    distance: Tensor
+
+    @property
+    def users(self) -> tuple[int, ...]:
+        """The users, in the order of the rows."""
+        return tuple(dict.fromkeys(self.user.tolist()))
+
+    @property
+    def wrong(self) -> Tensor:
+        """Whether the true identity is missing from a probe's answers, bool (R,)."""
+        return ~(self.predicted == self.true[:, None]).any(dim=1)
+
+    @property
+    def by_user(self) -> Tensor:
+        """Each user's error, float64 (n,), in the order of ``users``."""
+        return torch.stack([self.wrong[self.user == user].double().mean() for user in self.users])
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A protection rate, or any error averaged over users, with what it stands on.
+
+    Attributes:
+        value: Mean over users of each one's share of wrong answers, 0 to 1.
+        n: Users.
+        probes: Their probes, all together.
+        low: Lower end of the interval for the mean over all users there might be.
+        high: Its upper end.
+        clean_error: The same for the same users before poisoning; None where the rate is itself clean.
+    """
+
+    value: float
+    n: int
+    probes: int
+    low: float
+    high: float
+    clean_error: Rate | None = None
+
+    def __str__(self) -> str:
+        clean = "" if self.clean_error is None else f", clean error {self.clean_error.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n} users, {self.probes} probes{clean})"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One error minus another of the same users: the mean of their differences, -1 to 1, with its interval."""
+
+    value: float
+    n: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Protection:
+    """The outcome of the protocol: the rate, and the answers with and without poison that it comes from."""
+
+    rate: Rate
+    poisoned: Answers
+    clean: Answers
+
+
+def unseen(mean: float, n: int, lowest: float, highest: float, confidence: float) -> tuple[float, float]:
+    """How far a mean over ``n`` users can be off just because some kind of user was not among them.
+
+    With the given confidence (half of the rest on either side) at most a share q = 1 - ((1 - confidence) / 2)^(1 / n)
+    of all people is of a kind that did not turn up; those may have any value from ``lowest`` to ``highest``. At a mean
+    of 0 or 1 of a rate this is the exact binomial interval (Clopper and Pearson, 1934) with users as trials.
+    """
+    q = 1 - ((1 - confidence) / 2) ** (1 / n)
+    return mean - q * (mean - lowest), mean + q * (highest - mean)
+
+
+def interval(errors: Tensor, probes: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Confidence interval for the mean of users' errors that counts users, not probes, as independent.
+
+    Korn and Graubard (Survey Methodology 24, 1998): the effective sample size p (1 - p) / (variance of the mean over
+    users), reduced by (t_probes / t_users)^2 for the few users that the variance comes from and never more than the
+    number of probes, goes into Clopper and Pearson's interval. Near 0 and 1 that variance is small by luck, and at 0
+    and 1 there is none: the interval is therefore never narrower than ``unseen`` allows.
+
+    Args:
+        errors: Each user's error, (n,), 0 to 1.
+        probes: Number of probes of all users together.
+        confidence: 0.95 for a 95 % interval.
+
+    Returns:
+        The lower and the upper end, within [0, 1].
+
+    Raises:
+        InputError: no users, fewer probes than users, errors out of range, or a confidence that is no probability.
+    """
+    n = len(errors)
+    if n < 1 or probes < n or not bool(((errors >= 0) & (errors <= 1)).all()) or not 0 < confidence < 1:
+        raise InputError(
+            f"interval: {n} users, {probes} probes, confidence {confidence}; give errors and level in 0..1"
+        )
+    p = float(errors.double().mean())
+    low, high = unseen(p, n, 0.0, 1.0, confidence)
+    if n == 1:  # one user says next to nothing about others
+        return low if p == 1 else 0.0, high if p == 0 else 1.0
+    if 0 < p < 1:
+        tail = (1 - confidence) / 2
+        variance = float(errors.double().var()) / n
+        size = p * (1 - p) / variance if variance > 0 else float(probes)
+        size *= (stats.t.ppf(tail, probes - 1) / stats.t.ppf(tail, n - 1)) ** 2
+        size = min(size, float(probes))
+        hits = p * size
+        low = min(low, float(stats.beta.ppf(tail, hits, size - hits + 1)))
+        high = max(high, float(stats.beta.ppf(1 - tail, hits + 1, size - hits)))
+    return low, high
+
+
+def rate(answers: Answers, clean: Answers | None = None, confidence: float = CONFIDENCE) -> Rate:
+    """The error averaged over users, with its interval, beside the same users' clean error where that is given.
+
+    Raises:
+        InputError: there are no answers, or the clean ones are about other users.
+    """
+    if not len(answers.user):
+        raise InputError("rate: no answers; a rate needs at least one user with a probe")
+    if clean is not None and clean.users != answers.users:
+        raise InputError("rate: clean answers are about other users; ask the same users both times")
+    errors, probes = answers.by_user, len(answers.user)
+    low, high = interval(errors, probes, confidence)
+    before = None if clean is None else rate(clean, None, confidence)
+    return Rate(float(errors.mean()), len(errors), probes, low, high, before)
+
+
+def share(hits: Tensor, people: Tensor, confidence: float = CONFIDENCE) -> Rate:
+    """How often something happens, averaged over people, with an interval that counts people as independent.
+
+    Args:
+        hits: Whether it happened, bool (N,).
+        people: Whom each belongs to, int64 (N,).
+        confidence: Of the interval.
+
+    Raises:
+        InputError: there are none, or the two differ in length.
+    """
+    if not len(hits) or hits.shape != people.shape:
+        raise InputError(
+            f"share: {tuple(hits.shape)} hits of {tuple(people.shape)} people; give one person for each hit"
+        )
+    shares = torch.stack([hits[people == person].double().mean() for person in people.unique()])  # type: ignore[no-untyped-call]
+    low, high = interval(shares, len(hits), confidence)
+    return Rate(float(shares.mean()), len(shares), len(hits), low, high)
+
+
+def rank_one(embeddings: Tensor, identities: Tensor, gallery: Tensor, probes: Tensor) -> Rate:
+    """Share of clean probes whose nearest gallery picture shows the right person, averaged over people.
+
+    Args:
+        embeddings: Of all pictures, (N, D), at unit length.
+        identities: int64 (N,).
+        gallery: Places of the gallery, int64.
+        probes: Places of the probes, int64.
+    """
+    found = nearest(embeddings[gallery], identities[gallery], embeddings[probes])
+    return share(found.labels[:, 0] == identities[probes], identities[probes])
+
+
+def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Difference:
+    """How much larger the users' errors are in ``a`` than in ``b``, paired by user.
+
+    Student's t interval of the users' differences, never narrower than ``unseen`` allows, within [-1, 1].
+
+    Raises:
+        InputError: the users are not the same.
+    """
+    if not len(a.user) or a.users != b.users:
+        raise InputError("difference: the two are about different users; ask the same users both times")
+    gaps = a.by_user - b.by_user
+    n, value = len(gaps), float(gaps.mean())
+    low, high = unseen(value, n, -1.0, 1.0, confidence)
+    if n == 1:
+        return Difference(value, n, -1.0, 1.0)
+    margin = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(gaps.std()) / n**0.5
+    return Difference(value, n, max(-1.0, min(low, value - margin)), min(1.0, max(high, value + margin)))
+
+
+def _answers(distances: Tensor, users: Sequence[int], own: Sequence[Tensor], k: int) -> Answers:
+    """The k nearest identities to each user's own probes, from all distances (P, n) of that user's round."""
+    found = closest(distances, k)
+    probe = torch.cat(list(own)).cpu()
+    true = torch.tensor([user for user, places in zip(users, own, strict=True) for _ in range(len(places))])
+    return Answers(true, probe, true.clone(), found.labels.cpu(), found.distances.cpu())
+
+
+def protection(
+    gallery: Tensor,
+    labels: Tensor,
+    probes: Tensor,
+    probe_labels: Tensor,
+    poisoned: Mapping[int, Tensor],
+    *,
+    k: int = 1,
+    metric: Metric = "euclidean",
+    confidence: float = CONFIDENCE,
+) -> Protection:
+    """Play the protocol with the nearest-neighbour recogniser, one user after the other.
+
+    In a user's round all of that user's gallery pictures are poisoned and everybody else's are clean; the recogniser is
+    asked about that user's clean probes. So the distances to the clean gallery are computed once, and each round
+    replaces one column of them: its user's.
+
+    Args:
+        gallery: Clean unit embeddings of everyone's gallery pictures (G, D).
+        labels: Their identities, int64 (G,), not negative.
+        probes: Clean unit embeddings of everyone's probes (P, D).
+        probe_labels: Their identities, int64 (P,).
+        poisoned: For each user the unit embeddings (g, D) of all their gallery pictures as published.
+        k: An answer is right if the true identity is among the ``k`` nearest.
+        metric: As in ``recognition.identity_distances``.
+        confidence: Of the intervals.
+
+    Raises:
+        InputError: embeddings or labels are wrong, there is no user, or a user has no probe, no gallery picture, or
+            another number of poisoned embeddings than of gallery pictures.
+    """
+    if not poisoned:
+        raise InputError("protection: no user; give the poisoned embeddings of at least one")
+    if probe_labels.dtype != torch.int64 or probe_labels.shape != probes.shape[:1]:
+        got = f"{probe_labels.dtype} {tuple(probe_labels.shape)}"
+        raise InputError(f"probes: {len(probes)} embeddings, labels {got}; one int64 each")
+    own = [(probe_labels == user).nonzero().flatten() for user in poisoned]
+    for (user, embeddings), places in zip(poisoned.items(), own, strict=True):
+        pictures = int((labels == user).sum())
+        if not pictures or not len(places):
+            raise InputError(f"user {user}: {pictures} gallery pictures and {len(places)} probes; needs one of each")
+        if len(embeddings) != pictures:
+            raise InputError(f"user {user}: {len(embeddings)} poisoned of {pictures} gallery pictures; poison all")
+    asked = probes[torch.cat(own)]
+    clean = identity_distances(gallery, labels, asked, int(labels.max()) + 1, metric)
+    after = clean.clone()
+    start = 0
+    for (user, embeddings), places in zip(poisoned.items(), own, strict=True):
+        rows = slice(start, start + len(places))
+        zeros = torch.zeros(len(embeddings), dtype=torch.int64, device=embeddings.device)
+        after[rows, user] = identity_distances(embeddings, zeros, asked[rows], 1, metric)[:, 0]
+        start = rows.stop
+    users = tuple(poisoned)
+    answers, before = _answers(after, users, own, k), _answers(clean, users, own, k)
+    return Protection(rate(answers, before, confidence), answers, before)
+
+
+def write_table(path: Path, answers: Answers, names: Sequence[str], **columns: str | int) -> None:
+    """Write answers as a CSV file, a row for each probe, whole or not at all.
+
+    Args:
+        path: The file.
+        answers: The rows; of several predicted identities the nearest is written.
+        names: Names of the identities by their numbers.
+        columns: Further columns with one value for all rows, e.g. extractor, attack, recogniser, seed.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    rows = zip(
+        answers.user.tolist(),
+        answers.probe.tolist(),
+        answers.true.tolist(),
+        answers.predicted[:, 0].tolist(),
+        answers.distance[:, 0].tolist(),
+        strict=True,
+    )
+    with written_whole(path) as scratch, scratch.open("w", newline="") as handle:
+        table = csv.writer(handle, lineterminator="\n")
+        table.writerow(["user", "probe", "true", "predicted", "distance", *columns])
+        for user, probe, true, predicted, distance in rows:
+            table.writerow([names[user], probe, names[true], names[predicted], f"{distance:.6f}", *columns.values()])
