@@ -12,6 +12,7 @@ from pathlib import Path
 import fingerprint
 from bookpress import chapters as ch
 from bookpress.check import problems
+from bookpress.claims import as_text
 from bookpress.files import PressError, finish_swap, swap, write_whole
 from bookpress.stage import Claim, stage
 
@@ -34,11 +35,10 @@ def judge(claims: list[Claim]) -> None:
         PressError: at least one undeclared claim does not hold where claims are registered.
     """
     broken = [claim for claim in claims if not claim["holds"] and not claim.get("declared")]
-    lines = [
-        f"claim '{claim['id']}' of {claim['chapter']} does not hold: {claim['statement']}\n"
-        f"  measured {claim['value']:.4g}, n = {claim['n']}, interval {claim['low']} to {claim['high']}"
-        for claim in broken
-    ]
+    lines = []
+    for claim in broken:
+        words = as_text(claim).replace("\n", "\n  ")
+        lines.append(f"claim '{claim['id']}' of {claim['chapter']} does not hold:\n  {words}")
     if any(claim.get("registered") for claim in broken):
         raise PressError("\n".join([*lines, "  declare a reason in data/claims.toml, or mend the cause"]))
     if lines:

@@ -221,19 +221,24 @@ def imports(notebook: Notebook) -> set[str]:
     return found
 
 
+def text_print(notebook: Notebook) -> str:
+    """Fingerprint of what a person wrote in a notebook: sources and tags, not outputs."""
+    parts = (part for cell in notebook.cells for part in (cell.cell_type, cell.source, *sorted(tags(cell))))
+    return fingerprint.of_text(*parts)
+
+
 def prints(root: Path, notebook: Notebook, run: Run) -> dict[str, str]:
     """Fingerprints of all that an executed chapter depends on, by what it is.
 
     Cell sources and tags, code under ``lib``, files under ``data``, parameters with the folders they name, library
     versions, and what it runs on.
     """
-    sources = [part for cell in notebook.cells for part in (cell.cell_type, cell.source, *sorted(tags(cell)))]
     lib, data = root / "lib", root / "data"
     values = parameters_for(notebook, run)
     folders = [of_folder(Path(str(values[name]))) for name in values if run.shown[name] == "folder"]
     files = [path for path in data.rglob("*") if path.is_file() and not path.name.startswith(".")]
     return {
-        "text": fingerprint.of_text(*sources),
+        "text": text_print(notebook),
         "code": fingerprint.of_files(fingerprint.closure(imports(notebook), lib), lib),
         "data": fingerprint.of_files(files, data),
         "parameters": fingerprint.of_text(repr(sorted(values.items())), *folders),

@@ -73,7 +73,7 @@ def register() -> None:
     """Run the chapters at the registered setting and write what their checked cells said into notebooks/."""
     from bookpress import strip
 
-    if any(asked.values()):
+    if any(value not in (None, ()) for value in asked.values()):
         raise PressError("register: runs at the registered setting of data/protocol.toml: leave parameters out")
     for line in strip.register(Path.cwd(), folder(run=True)):
         print(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -73,7 +74,9 @@ class Progress:
         self.where = f"{self.names[chapter]}, cell {number + 1} of {len(order)}"
         outlook = f", about {duration(so_far + left)} in all" if left else ""
         line = f"chapter {chapter + 1} of {len(self.plan)}: {self.where}; {duration(so_far)} so far{outlook}"
-        print(f"\r\x1b[K{line}" if self.live else line, end="" if self.live else "\n", flush=True)
+        if self.live:  # a longer line would wrap and could not be overwritten
+            line = f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}"
+        print(line, end="" if self.live else "\n", flush=True)
 
     def end_line(self) -> None:
         """Make room for another line where one was being overwritten."""

@@ -86,8 +86,10 @@ def table(output: Notebook) -> Notebook:
 def ran_on(recorded: Notebook) -> Notebook:
     """The cell at the end of a chapter that says what it ran on, how long and when."""
     versions = [f"{name} {recorded.versions[name]}" for name in PAGE_VERSIONS if name in recorded.versions]
+    first = ("profile", "dataset", "seed")
+    names = sorted(recorded.parameters, key=lambda name: (name not in first, first.index(name) if name in first else 0))
     rows = {
-        **recorded.parameters,
+        **{name: recorded.parameters[name] for name in names},
         "device": recorded.device,
         "libraries": ", ".join(versions),
         "time": duration(recorded.seconds),
@@ -108,7 +110,10 @@ def stage_chapter(executed: Notebook, chapter: str, figures: Path) -> tuple[Note
     """
     recorded = executed.metadata["bookpress"]
     common = {name: recorded.parameters.get(name) for name in ("profile", "dataset", "seed")}
-    common |= {"device": recorded.device, "versions": {name: recorded.versions[name] for name in PAGE_VERSIONS}}
+    common |= {
+        "device": recorded.device,
+        "versions": {name: recorded.versions[name] for name in PAGE_VERSIONS if name in recorded.versions},
+    }
     claims: list[Claim] = []
     cells, pictures = [], 0
     for cell in executed.cells:
@@ -154,8 +159,13 @@ def stage(root: Path, executed: Path, staged: Path) -> list[Claim]:
     for source in ch.chapters(root):
         if not (executed / source.name).is_file():
             raise PressError(f"{source.stem}: not executed in {executed}: run make execute (or make book) first")
+        chapter = ch.read(executed / source.name)
+        if "bookpress" not in chapter.metadata:
+            raise PressError(f"{source.stem}: what is in {executed} was not executed by make: run make execute")
+        if chapter.metadata.bookpress.prints.text != ch.text_print(ch.read(source)):
+            print(f"{source.stem}: edited since it was executed; the page shows it as it ran", flush=True)
         place = staged / source.relative_to(root)
-        notebook, said = stage_chapter(ch.read(executed / source.name), source.stem, place.parent / "pictures")
+        notebook, said = stage_chapter(chapter, source.stem, place.parent / "pictures")
         place.parent.mkdir(exist_ok=True)
         place.write_text(text_of(notebook))
         claims += said

@@ -24,7 +24,7 @@ class PReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, channels, H, W), elementwise."""
-        return torch.relu(x) - self.slope * torch.relu(-x)
+        return torch.lerp(torch.relu(x), x, self.slope.to(x.dtype))
 
 
 class Embedding(nn.Sequential):
@@ -90,12 +90,12 @@ def mobilefacenet() -> nn.Module:
     Trained with CosFace (Wang et al. 2018).
     """
     layers: list[nn.Module] = [
-        *_convolution(3, 32, 3, 2),
-        PReLU(32),
-        *_convolution(32, 32, 3, groups=32),
-        PReLU(32),
+        *_convolution(3, 24, 3, 2),
+        PReLU(24),
+        *_convolution(24, 24, 3, groups=24),
+        PReLU(24),
     ]
-    inputs = 32
+    inputs = 24
     for expansion, outputs, repeats, stride in (
         (2, 40, 3, 2),
         (4, 64, 1, 2),
@@ -142,7 +142,7 @@ def iresnet() -> nn.Module:
     """Narrow iResNet, trained with ArcFace (Deng et al. 2019)."""
     layers: list[nn.Module] = [*_convolution(3, 16, 3, 2), PReLU(16)]
     inputs = 16
-    for outputs, repeats, stride in ((32, 2, 1), (64, 3, 2), (96, 3, 2), (128, 2, 2)):
+    for outputs, repeats, stride in ((24, 1, 1), (48, 2, 2), (96, 2, 2), (128, 2, 2)):
         for index in range(repeats):
             layers.append(ImprovedResidual(inputs, outputs, stride if index == 0 else 1))
             inputs = outputs

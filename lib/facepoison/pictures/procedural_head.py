@@ -97,9 +97,15 @@ def beard_of(p: Columns, q: Columns) -> Tensor:
     return torch.where(p.masculine > 0.5, (usual + q.stubble).clamp(0, 1), torch.zeros_like(usual))
 
 
+def bald_of(p: Columns) -> Tensor:
+    """How bald the top of the head is, 0 to 1: some older men's."""
+    return ((p.recede - 0.55) * 4 * (p.masculine - 0.5)).clamp(0, 1) * smooth(p.age * 2 - 0.5)
+
+
 def hair_length(p: Columns, q: Columns) -> Tensor:
     """How long the hair is: 0 cropped, 0.5 to the ears' lobes, 1 over the shoulders."""
-    return (p.hair_length * (1.25 - 0.95 * p.masculine) + q.length * (1.1 - p.masculine)).clamp(0, 1)
+    usual = p.hair_length * (1.25 - 0.95 * p.masculine) + q.length * (1.1 - p.masculine)
+    return (usual * (1 - 0.8 * bald_of(p))).clamp(0, 1)
 
 
 def smile_of(q: Columns) -> Tensor:
@@ -156,7 +162,7 @@ def _skull(p: Columns, q: Columns, d: tuple[Tensor, ...]) -> Tensor:
     """Radius of the head without features: a superellipsoid whose width follows the height."""
     _, y, z, log_x, log_y, log_z = d
     low = torch.sigmoid((-0.10 - y) * 4.5)
-    width = p.width + (p.jaw - p.width) * low
+    width = p.width + (p.jaw - 0.05 * (1 - p.masculine) - p.width) * low
     below = torch.sigmoid(-14 * y)
     high = p.skull + (1 + p.chin + 0.055 * q.open.clamp_min(0) - p.skull) * below
     deep = 0.93 - 0.07 * torch.sigmoid(8 * z)
@@ -169,7 +175,7 @@ def _skull(p: Columns, q: Columns, d: tuple[Tensor, ...]) -> Tensor:
 def _hair(p: Columns, q: Columns, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """Signed distance into the hair (positive inside), about right near its edge."""
     long = hair_length(p, q)
-    bald = ((p.recede - 0.80) * 5 * (p.masculine - 0.5)).clamp(0, 1) * p.age
+    bald = bald_of(p)
     receding = p.recede * p.masculine * (0.4 + 0.6 * p.age)
     line = p.hairline + bald * 0.9 - p.temples * 0.55 * x * x
     line = line + 0.13 * receding * torch.exp(-((x.abs() - 0.33) / 0.17).square())
@@ -178,7 +184,7 @@ def _hair(p: Columns, q: Columns, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     line = line + fringe * (torch.minimum(bangs, line) - line)
     top = y - line
     edge = 0.12 + 0.14 * long - 0.30 * (y - 0.30).abs()
-    lobe = -0.12 - 1.6 * smooth(long * 2.5 - 0.5)
+    lobe = -0.06 - 0.30 * smooth(long * 2.5 - 0.5)
     side = torch.minimum(edge - z, y - lobe)
     return torch.maximum(top, side)
 

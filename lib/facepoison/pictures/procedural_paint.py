@@ -40,7 +40,7 @@ def _colour(values: Sequence[float], like: Tensor) -> Tensor:
 
 @cache
 def _sheet(device: torch.device) -> Tensor:
-    """Smooth noise (1, 2, 256, 256), mean 0 and deviation 1: fine grain, and coarse clouds that repeat at the edges."""
+    """Smooth noise (1, 3, 256, 256), mean 0 and deviation 1: fine grain, and coarse clouds that repeat at the edges."""
     fine = torch.randn(1, 1, 256, 256, generator=generator(0, "grain"))
     fine = F.avg_pool2d(F.pad(fine, (1, 1, 1, 1), mode="circular"), 3, 1)
     clouds = torch.zeros_like(fine)
@@ -49,15 +49,16 @@ def _sheet(device: torch.device) -> Tensor:
         wide = F.interpolate(F.pad(rough, (2, 2, 2, 2), mode="circular"), scale_factor=256 // cells, mode="bicubic")
         cut = 2 * 256 // cells
         clouds += weight * wide[..., cut:-cut, cut:-cut]
-    return torch.cat((fine / fine.std(), clouds / clouds.std()), 1).to(device)
+        if cells == 16:
+            blurred = clouds.clone()
+    return torch.cat((fine / fine.std(), clouds / clouds.std(), blurred / blurred.std()), 1).to(device)
 
 
-def _noise(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Grain and clouds (B, H, W) at places; the sheet spans -1 to 1 and is mirrored beyond."""
+def _noise(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """Grain, clouds and blurred clouds (B, H, W) at places; the sheet spans -1 to 1 and is mirrored beyond."""
     grid = torch.stack((x, y), -1)
     sheet = _sheet(x.device).expand(len(x), -1, -1, -1)
-    grain, clouds = F.grid_sample(sheet, grid, padding_mode="reflection", align_corners=True).unbind(1)
-    return grain, clouds
+    return F.grid_sample(sheet, grid, padding_mode="reflection", align_corners=True).unbind(1)
 
 
 def _over(picture: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ def _ground(q: Columns, view: View) -> Tensor:
     size = view.x.shape[-1]
     at = torch.linspace(-1, 1, size, device=view.x.device)
     x, y = at.expand(len(view.x), size, size), -at[:, None].expand(len(view.x), size, size)
-    _, clouds = _noise(x * q.ground_scale + q.ground_x, y * q.ground_scale + q.ground_y)
+    _, _, clouds = _noise(x * q.ground_scale + q.ground_x, y * q.ground_scale + q.ground_y)
     colour = torch.cat((q.ground_r, q.ground_g, q.ground_b), 1).unsqueeze(-1)
     grey = colour.mean(1, keepdim=True)
     colour = colour + (grey - colour) * q.ground_grey.unsqueeze(1)
@@ -101,7 +102,7 @@ def _face(p: Columns, q: Columns, h: Head, pixel: Tensor) -> Tensor:
     front = (h.front * 5 - 0.6).clamp(0, 1)
     smile, gap = smile_of(q), q.open.clamp_min(0)
     soft = pixel.clamp_min(0.012)
-    grain, clouds = _noise(x * 0.9 + p.mole_x, y * 0.9 + p.mole_y)
+    grain, clouds, _ = _noise(x * 0.9 + p.mole_x, y * 0.9 + p.mole_y)
     skin = _skin(p)
     tip = p.eye_y - p.nose_length
     mouth = tip - p.mouth_gap
@@ -271,7 +272,7 @@ def paint(p: Columns, q: Columns, view: View, h: Head) -> Tensor:
     # strands run down from the crown
     sx, sy = x - 0.5 * yaw, y + 0.4 * pitch
     spread = (sx - q.part * 0.5) / (1.75 - sy.clamp_max(1.5))
-    strand, waves = _noise(spread * 1.6 + p.mole_x, (1.6 - sy) * 0.10 + q.part)
+    strand, waves, _ = _noise(spread * 1.6 + p.mole_x, (1.6 - sy) * 0.10 + q.part)
     shine = 0.80 + 0.26 * strand + 0.10 * waves
 
     # long hair behind the head
@@ -378,7 +379,7 @@ def _glasses(picture: Tensor, p: Columns, q: Columns, view: View, h: Head, scalp
     arm = torch.where(reach, arm.clamp(0, 1) * (1 - scalp) * h.cover, torch.zeros_like(arm))
     cover = torch.maximum(torch.maximum(frame, bridge).clamp(0, 1), arm) * on
     glass = ((-d) / view.pixel + 0.5).clamp(0, 1) * on
-    glare = 0.05 + 0.10 * smooth(1 - ((x * 0.8 + y - p.eye_y - 0.5 * q.light_x * 0.2) / 0.06).abs())
+    glare = 0.02 + 0.06 * smooth(1 - ((x * 0.8 + y - p.eye_y - 0.5 * q.light_x * 0.2) / 0.06).abs())
     _over(picture, _colour((0.9, 0.95, 1.0), x), glass * glare)
-    tones = ((0.06, 0.06, 0.07), (0.30, 0.16, 0.10), (0.55, 0.52, 0.50), (0.10, 0.12, 0.25))
+    tones = ((0.06, 0.06, 0.07), (0.22, 0.12, 0.08), (0.38, 0.30, 0.22), (0.10, 0.12, 0.25))
     _over(picture, _pick(tones, q.frame_tone).square(), cover * 0.96)

@@ -1,0 +1,69 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from facepoison import figures
+from facepoison.protection import Rate
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "display", lambda data, **rest: shown.append((data, rest["metadata"])))
+    return shown
+
+
+def test_a_figure_comes_as_png_with_caption_and_alternative_text(displayed):
+    figure, (axes,) = figures.new_figure()
+    axes.plot([0, 1])
+    figures.show(figure, "A line.", "A line that rises from nought to one.")
+    data, metadata = displayed[0]
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert metadata["figure"] == {"caption": "A line.", "alt": "A line that rises from nought to one."}
+
+
+@pytest.mark.parametrize(("caption", "alt"), [("", "A line that rises from nought to one."), ("A line.", "line")])
+def test_a_figure_without_words_is_refused(displayed, caption, alt):
+    figure, _ = figures.new_figure()
+    with pytest.raises(ValueError, match="caption and an alternative text"):
+        figures.show(figure, caption, alt)
+    assert not displayed
+
+
+def test_difference_is_grey_where_nothing_changed_and_enlarged_where_something_did():
+    before = torch.full((1, 3, 4, 4), 100, dtype=torch.uint8)
+    after = before.clone()
+    after[0, 0, 0, 0], after[0, 0, 0, 1], after[0, 0, 0, 2] = 110, 90, 255
+    row = figures.difference(before, after)[0, 0, 0].tolist()
+    assert row == [188, 68, 255, 128]
+    assert figures.side_by_side(before, after).shape == (3, 3, 4, 4)
+
+
+def test_a_table_escapes_its_cells(displayed):
+    figures.show_table(["name", "value"], [("<b>", 1)], caption="a & b")
+    data, metadata = displayed[0]
+    assert "&lt;b&gt;" in data["text/html"]
+    assert "<caption>a &amp; b</caption>" in data["text/html"]
+    assert data["text/plain"] == "name | value\n<b> | 1"
+    assert metadata == {"table": {"caption": "a & b"}}
+
+
+def test_rates_are_shown_with_their_interval():
+    rate = Rate(0.5, 20, 120, 0.25, 0.75)
+    assert figures.percent(rate) == "50 % (25 % to 75 %)"
+    assert figures.in_words({"a": rate}) == "a 50 %."
+
+
+def test_presets_side_by_side_have_a_dash_where_a_field_is_missing():
+    @dataclass(frozen=True)
+    class One:
+        name: str = "one"
+        steps: int = 50
+
+    @dataclass(frozen=True)
+    class Two:
+        name: str = "two"
+        limit: float = 15 / 255
+
+    assert figures.field_rows(One(), Two()) == [("name", "one", "two"), ("steps", "50", "–"), ("limit", "–", "0.05882")]
