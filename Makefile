@@ -61,7 +61,7 @@ types: $(STAMP) ## types of the library
 	@$(BIN)/mypy
 
 unit: $(STAMP) ## unit tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest tests --ignore tests/notebooks --ignore tests/site
 
 # With FRESH=1 nothing of an old store is seen, and what was computed becomes the store.
 nbval: $(STAMP) ## run the chapters at their defaults and compare what their checked cells say

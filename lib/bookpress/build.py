@@ -64,7 +64,7 @@ def jupyter_book(root: Path, staged: Path, output: Path) -> None:
 
 
 def tidy(root: Path, site: Path) -> None:
-    """Give readers the chapters as they are committed to download, and take out pages that are the theme's templates."""
+    """Give readers the chapters as committed to download, and take out pages that are the theme's templates."""
     for template in (site / "_static").glob("*macros.html"):
         template.unlink()
     for source in ch.chapters(root):

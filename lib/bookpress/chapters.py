@@ -76,7 +76,7 @@ def read(path: Path) -> Notebook:
         return notebook
     except FileNotFoundError as error:
         raise PressError(f"{path.name}: not found") from error
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, UnicodeDecodeError) as error:
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, TypeError, ValueError) as error:
         raise PressError(f"{path.name}: not a notebook: restore it or make it anew in JupyterLab") from error
 
 
@@ -119,7 +119,7 @@ def plan_run(
     *,
     profile: str | None = None,
     dataset: str | None = None,
-    seed: int | None = None,
+    seed: str | None = None,
     extractors: str | None = None,
     others: tuple[str, ...] = (),
 ) -> Run:
@@ -151,8 +151,9 @@ def plan_run(
 
     if parameters["profile"] not in protocol["profiles"]:
         raise UsageError(f"profile '{parameters['profile']}' is unknown: use one of {', '.join(protocol['profiles'])}")
-    if not isinstance(parameters["seed"], int) or parameters["seed"] < 0:
+    if not str(parameters["seed"]).isdecimal():
         raise UsageError(f"seed '{parameters['seed']}': use a whole number, 0 or more")
+    parameters["seed"] = int(parameters["seed"])
     known = {name for path in chapters(root) for name in defaults(read(path))}
     for name in parameters:
         if name not in known:

@@ -69,7 +69,7 @@ def of_links(page: BeautifulSoup, path: Path, anchors: dict[Path, set[str]]) -> 
 
 
 def of_figures(page: BeautifulSoup) -> Iterator[str]:
-    """Problems of the pictures in the text of a page."""
+    """Problems of the pictures and result tables in the text of a page."""
     for image in page.select(f"{MAIN} img"):
         name = str(image.get("src"))[-60:]
         alt = " ".join(str(image.get("alt") or "").split())
@@ -78,6 +78,9 @@ def of_figures(page: BeautifulSoup) -> Iterator[str]:
         holder = image.find_parent("figure")
         if not words(holder.find("figcaption") if holder else None):
             yield f"picture {name}: has no caption"
+    for table in page.select(f"{MAIN} .table-box table"):
+        if not words(table.find("caption")):
+            yield f"table '{words(table)[:40]}': has no caption"
 
 
 def of_claims(page: BeautifulSoup, claims: list[dict[str, Any]]) -> Iterator[str]:

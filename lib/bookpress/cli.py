@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from bookpress.files import PressError, why
 
-cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
 asked: dict[str, object] = {}
 
 
@@ -20,7 +19,7 @@ def ask(
     *,
     profile: Annotated[str | None, typer.Option(help="Scale of the run, a profile of data/protocol.toml.")] = None,
     dataset: Annotated[str | None, typer.Option(help="A built-in data set, or a folder of pictures by person.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random choice.")] = None,
+    seed: Annotated[str | None, typer.Option(help="Seed of every random choice, 0 or more.")] = None,
     extractors: Annotated[str | None, typer.Option(help="A folder with other people's extractors.")] = None,
     other: Annotated[list[str] | None, typer.Option("--set", help="Any other parameter, as name=value.")] = None,
 ) -> None:
@@ -92,17 +91,14 @@ def strip(notebooks: list[Path]) -> None:
 def app() -> None:
     """Run a command; whatever goes wrong is said in short words with an exit code."""
     try:
-        code = cli(standalone_mode=False)
+        cli()
     except PressError as error:
         print(error, file=sys.stderr)
-        code = error.code
-    except click.ClickException as error:
-        print(f"{error.format_message()} (see --help)", file=sys.stderr)
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        print("\nstopped: what was finished is kept, the same command goes on from there", file=sys.stderr)
-        code = 130
+        sys.exit(error.code)
     except OSError as error:
         print(f"{error.filename or 'a file'}: {why(error)}", file=sys.stderr)
-        code = 1
-    sys.exit(code)
+        sys.exit(1)
+    except SystemExit as end:
+        if end.code == 130:  # typer has swallowed Ctrl-C
+            print("\nstopped: what was finished is kept, the same command goes on from there", file=sys.stderr)
+        raise

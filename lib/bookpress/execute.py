@@ -132,7 +132,7 @@ def run_notebook(source: Path, parameters: dict[str, Any], failed: Path, progres
             progress_bar=False,
             request_save_on_cell_execute=False,
             cwd=source.parent,
-            extra_arguments=["--log-level=40"],
+            extra_arguments=["--log-level=50"],
         )
     except papermill.PapermillExecutionError as error:
         progress.end_line()

@@ -76,11 +76,10 @@ def figure(output: Notebook, name: str, folder: Path) -> Notebook:
 
 
 def table(output: Notebook) -> Notebook:
-    """An HTML table with its caption, in a box that scrolls where the page is narrow."""
-    caption = html.escape(one_line(output.metadata["table"].get("caption", "")))
-    box = f'<div class="table-box" role="region" tabindex="0" aria-label="{caption}">{output.data["text/html"]}</div>'
-    data = {"text/html": f'<figure class="captioned-table"><figcaption>{caption}</figcaption>{box}</figure>'}
-    return nbformat.v4.new_output("display_data", data)
+    """An HTML table, which brings its caption, in a box that scrolls where the page is narrow."""
+    name = html.escape(one_line(output.metadata["table"].get("caption", "")))
+    box = f'<div class="table-box" role="region" tabindex="0" aria-label="{name}">{output.data["text/html"]}</div>'
+    return nbformat.v4.new_output("display_data", {"text/html": box})
 
 
 def ran_on(recorded: Notebook) -> Notebook:

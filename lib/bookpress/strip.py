@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import nbformat
@@ -38,19 +38,16 @@ def stripped(notebook: Notebook) -> Notebook:
     """A notebook in the form in which it is committed.
 
     Checked cells keep their words and get execution counts in their order (nbval passes a cell without a count by);
-    all other cells lose both. Cells keep their ids; a missing or double one is made from the cell's text.
+    all other cells lose both. Cells keep their ids; a missing one is made from the cell's text.
     """
     cells: list[Notebook] = []
-    seen: set[str] = set()
     code = 0
     for cell in notebook.cells:
-        new = nbformat.from_dict({"cell_type": cell.cell_type, "id": cell.get("id", ""), "metadata": {}})
+        new = nbformat.from_dict({"cell_type": cell.cell_type, "metadata": {}})
         if ch.tags(cell):
             new.metadata["tags"] = ch.tags(cell)
         new["source"] = "\n".join(line.rstrip() for line in cell.source.strip("\n").split("\n"))
-        if not new.id or new.id in seen:
-            new["id"] = fingerprint.of_text(new.source, str(len(cells)))[:8]
-        seen.add(new.id)
+        new["id"] = cell.get("id") or fingerprint.of_text(new.source, str(len(cells)))[:8]
         if cell.cell_type == "code":
             code += 1
             checked = is_checked(cell)
@@ -74,6 +71,27 @@ def strip_file(path: Path) -> bool:
         return False
     write_whole(path, text)
     return True
+
+
+def faults(path: Path, registered: Mapping[str, object]) -> list[str]:
+    """What keeps a notebook from being committed, one line each.
+
+    Args:
+        path: The notebook.
+        registered: The parameters that claims are registered at; a regression test runs a notebook at its defaults.
+    """
+    notebook = ch.read(path)
+    found = [] if text_of(stripped(notebook)) == path.read_text() else ["not stripped: run make strip"]
+    defaults = ch.defaults(notebook)
+    for name, value in registered.items():
+        if name not in defaults:
+            found.append(f"parameter {name} is missing")
+        elif defaults[name] != value:
+            found.append(f"parameter {name} is {defaults[name]!r}, not the registered {value!r}")
+    for cell in filter(is_checked, notebook.cells):
+        if not kept(cell.outputs):  # nbval passes over such a cell without a word
+            found.append(f"cell '{cell.id}' is checked, but says nothing to compare with: run make register")
+    return found
 
 
 def register(root: Path, executed: Path) -> Iterator[str]:

@@ -5,6 +5,7 @@ import torch
 
 from facepoison import protocol
 from facepoison.errors import InputError
+from facepoison.extractors.training import RECIPES
 from facepoison.pictures.procedural import draw_people
 
 
@@ -51,7 +52,7 @@ def test_unknown_names_are_refused_in_one_line(given, message):
 
 
 def test_no_identity_is_in_two_populations():
-    populations = [*protocol.read_protocol()["populations"].values(), *protocol.training_populations()]
+    populations = [*protocol.read_protocol()["populations"].values(), *(recipe.people for recipe in RECIPES.values())]
     assert len(set(populations)) == len(populations)
     people = {name: draw_people(name, 0, 50, 1) for name in populations}
     for one, two in itertools.combinations(people.values(), 2):

@@ -142,7 +142,7 @@ def iresnet() -> nn.Module:
     """Narrow iResNet, trained with ArcFace (Deng et al. 2019)."""
     layers: list[nn.Module] = [*_convolution(3, 16, 3, 2), PReLU(16)]
     inputs = 16
-    for outputs, repeats, stride in ((24, 1, 1), (48, 2, 2), (96, 2, 2), (128, 2, 2)):
+    for outputs, repeats, stride in ((24, 1, 1), (48, 2, 2), (88, 2, 2), (128, 2, 2)):
         for index in range(repeats):
             layers.append(ImprovedResidual(inputs, outputs, stride if index == 0 else 1))
             inputs = outputs

@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from facepoison.device import generator
+
 REACH = 1.78  # half-width of the map; 2 would be the back of the head
-SPAN = 0.375  # half a head's height as a share of the picture's
-RISE = -0.07  # height of the picture's middle over the head's centre
+SPAN = 0.39  # half a head's height as a share of the picture's
+RISE = -0.035  # height of the picture's middle over the head's centre
 BOUND = 1.27  # no point of a head is further from its centre
 STEPS = 9
 
@@ -42,6 +44,7 @@ class View(NamedTuple):
         ray: Direction towards the camera in the head's frame, three tensors (B, 1, 1).
         light: Direction towards the light in the head's frame, three tensors (B, 1, 1).
         sun: The same in the camera's frame.
+        turn: Cosine and sine of yaw, then of pitch.
         pixel: Size of a pixel, (B, 1, 1).
     """
 
@@ -51,6 +54,7 @@ class View(NamedTuple):
     ray: tuple[Tensor, Tensor, Tensor]
     light: tuple[Tensor, Tensor, Tensor]
     sun: tuple[Tensor, Tensor, Tensor]
+    turn: tuple[Tensor, Tensor, Tensor, Tensor]
     pixel: Tensor
 
 
@@ -91,6 +95,29 @@ def bell(x: Tensor, y: Tensor, wide: Tensor | float, high: Tensor | float) -> Te
     return torch.exp(-((x / wide).square() + (y / high).square()))
 
 
+@cache
+def _sheet(device: torch.device) -> Tensor:
+    """Smooth noise (1, 3, 256, 256), mean 0 and deviation 1: fine grain, and coarse clouds that repeat at the edges."""
+    fine = torch.randn(1, 1, 256, 256, generator=generator(0, "grain"))
+    fine = F.avg_pool2d(F.pad(fine, (1, 1, 1, 1), mode="circular"), 3, 1)
+    clouds = torch.zeros_like(fine)
+    for cells, weight in ((16, 1.0), (32, 0.55), (64, 0.3)):
+        rough = torch.randn(1, 1, cells, cells, generator=generator(0, "clouds", cells))
+        wide = F.interpolate(F.pad(rough, (2, 2, 2, 2), mode="circular"), scale_factor=256 // cells, mode="bicubic")
+        cut = 2 * 256 // cells
+        clouds += weight * wide[..., cut:-cut, cut:-cut]
+        if cells == 16:
+            blurred = clouds.clone()
+    return torch.cat((fine / fine.std(), clouds / clouds.std(), blurred / blurred.std()), 1).to(device)
+
+
+def noise(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """Grain, clouds and blurred clouds (B, H, W) at places; the sheet spans -1 to 1 and is mirrored beyond."""
+    grid = torch.stack((x, y), -1)
+    sheet = _sheet(x.device).expand(len(x), -1, -1, -1)
+    return F.grid_sample(sheet, grid, padding_mode="reflection", align_corners=True).unbind(1)
+
+
 def beard_of(p: Columns, q: Columns) -> Tensor:
     """How much beard there is, 0 to 1."""
     usual = (p.beard - 0.45) * 1.8
@@ -104,7 +131,7 @@ def bald_of(p: Columns) -> Tensor:
 
 def hair_length(p: Columns, q: Columns) -> Tensor:
     """How long the hair is: 0 cropped, 0.5 to the ears' lobes, 1 over the shoulders."""
-    usual = p.hair_length * (1.25 - 0.95 * p.masculine) + q.length * (1.1 - p.masculine)
+    usual = (0.15 + p.hair_length) * (1.3 - 1.1 * p.masculine) + q.length * (1.1 - p.masculine)
     return (usual * (1 - 0.8 * bald_of(p))).clamp(0, 1)
 
 
@@ -135,7 +162,7 @@ def pose(q: Columns, size: int) -> View:
     sun = (q.light_x / length, q.light_y / length, 0.9 / length)
     ox, oy, oz = cy * x, cp * y - (sp * sy) * x, sp * y + (cp * sy) * x
     pixel = 1 / (size * SPAN * q.scale)
-    return View(x, y, (ox, oy, oz), to_head(zero, zero, one), to_head(*sun), sun, pixel)
+    return View(x, y, (ox, oy, oz), to_head(zero, zero, one), to_head(*sun), sun, (cy, sy, cp, sp), pixel)
 
 
 @cache
@@ -166,9 +193,10 @@ def _skull(p: Columns, q: Columns, d: tuple[Tensor, ...]) -> Tensor:
     below = torch.sigmoid(-14 * y)
     high = p.skull + (1 + p.chin + 0.055 * q.open.clamp_min(0) - p.skull) * below
     deep = 0.93 - 0.07 * torch.sigmoid(8 * z)
-    round_ = 2.35 + (p.square + 0.25 - 2.35) * low
-    profile = torch.exp(2.7 * (log_y - torch.log(high))) + torch.exp(2.7 * (log_z - torch.log(deep)))
-    whole = profile.pow_(round_ / 2.7) + torch.exp(round_ * (log_x - torch.log(width)))
+    round_ = 2.25 + (p.square + 0.15 - 2.25) * low
+    flat = 2.25 + 0.5 * low
+    profile = torch.exp(flat * (log_y - torch.log(high))) + torch.exp(flat * (log_z - torch.log(deep)))
+    whole = profile.pow(round_ / flat) + torch.exp(round_ * (log_x - torch.log(width)))
     return torch.exp(torch.log(whole) / -round_)
 
 
@@ -183,10 +211,10 @@ def _hair(p: Columns, q: Columns, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     bangs = p.eye_y + p.brow_gap + 0.09 + 0.5 * (x - q.part) ** 2 * (0.3 + q.volume)
     line = line + fringe * (torch.minimum(bangs, line) - line)
     top = y - line
-    edge = 0.12 + 0.14 * long - 0.30 * (y - 0.30).abs()
+    edge = 0.12 + 0.22 * long - 0.30 * (y - 0.30).abs()
     lobe = -0.06 - 0.30 * smooth(long * 2.5 - 0.5)
     side = torch.minimum(edge - z, y - lobe)
-    return torch.maximum(top, side)
+    return 0.5 * (top + side + torch.sqrt((top - side).square() + 0.008)) - 0.01
 
 
 def _features(p: Columns, q: Columns, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -200,10 +228,10 @@ def _features(p: Columns, q: Columns, x: Tensor, y: Tensor, z: Tensor) -> Tensor
     along = down.clamp(0, 1)
     ridge = p.bridge + (1 - p.bridge) * along * along + p.hump * 0.5 * along * (1 - along)
     ridge = ridge * smooth((down + 0.35) * 1.8) * smooth((1.16 - down) * 4.5) * p.nose_height
-    flank = p.bridge_width + (0.62 * p.nose_width - p.bridge_width) * along * along
+    flank = 1.12 * p.bridge_width + (0.68 * p.nose_width - 1.12 * p.bridge_width) * along * along
     out = ridge * torch.exp(-(side / flank).square())
     out += 0.22 * p.nose_height * bell(x, y - tip - 0.015, p.tip, p.tip)
-    out += 0.062 * bell(side - 0.66 * p.nose_width, y - tip + 0.005, 0.36 * p.nose_width, 0.055)
+    out += 0.050 * bell(side - 0.66 * p.nose_width, y - tip + 0.005, 0.40 * p.nose_width, 0.065)
     out -= p.socket * bell(side - p.eye_x + 0.02, y - p.eye_y - 0.015, 0.19, 0.105)
     out += 0.030 * bell(side - p.eye_x, y - p.eye_y, 0.85 * p.eye_width, 0.07)
     ridge_y = p.eye_y + p.brow_gap + 0.01
@@ -211,7 +239,7 @@ def _features(p: Columns, q: Columns, x: Tensor, y: Tensor, z: Tensor) -> Tensor
     rise = smile.clamp_min(0) * 0.05
     out += (p.cheek + 0.5 * rise) * bell(side - 0.43, y - p.cheek_y - rise, 0.19, 0.17)
     out -= 0.035 * bell(side - 0.66, y - 0.42, 0.2, 0.25)
-    out += (p.mouth_out + 0.03) * bell(x, y - mouth, 0.30, 0.17)
+    out += (p.mouth_out + 0.012) * bell(x, y - mouth, 0.33, 0.20)
     width = p.mouth_width * (1 + 0.16 * smile)
     lips = torch.exp(-(side / width).square().square())
     out += 0.030 * lips * torch.exp(-((y - mouth - 0.42 * p.lip_upper - 0.01) / (0.6 * p.lip_upper + 0.01)).square())
@@ -221,7 +249,7 @@ def _features(p: Columns, q: Columns, x: Tensor, y: Tensor, z: Tensor) -> Tensor
     chin = -0.83 - 0.5 * p.chin - 0.055 * gap
     out += (p.chin_out + 0.02) * bell(x, y - chin, p.chin_width + 0.06, 0.11)
     out -= p.cleft.clamp_min(0) * bell(x, y - chin + 0.02, 0.025, 0.08)
-    fold = (0.010 + 0.022 * p.age + 0.022 * smile.clamp_min(0)) * front
+    fold = (0.004 + 0.020 * p.age + 0.010 * smile.clamp_min(0)) * front
     crease = p.nose_width + 0.03 + (tip + 0.02 - y).clamp(0, 0.4) * 0.55
     out -= fold * torch.exp(-((side - crease) / 0.05).square()) * smooth((tip + 0.08 - y) * 8) * smooth((y - mouth + 0.08) * 8)
     return out * front
@@ -238,6 +266,8 @@ def head(p: Columns, q: Columns, view: View) -> Head:
     hair = _hair(p, q, x0, y0, z0)
     long = hair_length(p, q)
     thick = (0.035 + 0.055 * long + 0.075 * q.volume * (0.5 + 0.5 * long)) * (0.75 + 0.4 * y0.clamp(0, 1))
+    _, clouds, _ = noise(x0 * 0.55 + p.mole_x, y0 * 0.55 + q.part)
+    thick = thick * (1 + (0.12 + 0.45 * p.curl) * clouds)
     radius = base + _features(p, q, x0, y0, z0) + thick * smooth(hair * (7 - 2 * long))
     x, y, z = radius * dx, radius * dy, radius * dz
 
@@ -261,10 +291,10 @@ def head(p: Columns, q: Columns, view: View) -> Head:
         over = _lookup(maps, sx, sy, sz, r).squeeze(1) - r
         blocked = torch.maximum(blocked, over / (0.02 + 0.16 * step))
     lit = 1 - smooth(blocked + 0.12)
-    diffuse = ((facing + 0.12) / 1.12).clamp(0, 1) * (0.25 + 0.75 * lit)
+    diffuse = ((facing + 0.18) / 1.18).clamp(0, 1) * (0.25 + 0.75 * lit)
     k = side // 12 * 2 + 1
     around = F.avg_pool2d(F.pad(maps, (k // 2,) * 4, mode="replicate"), k, 1).squeeze(1)
-    cavity = (1 - 5.5 * (around - radius + 0.004)).clamp(0.45, 1.12)
+    cavity = (1 - 4.0 * (around - radius + 0.004)).clamp(0.45, 1.12)
     vx, vy, vz = view.ray
     hx, hy, hz = lx + vx, ly + vy, lz + vz
     shine = (nx * hx + ny * hy + nz * hz) * unit * torch.rsqrt(hx * hx + hy * hy + hz * hz)
@@ -287,5 +317,6 @@ def head(p: Columns, q: Columns, view: View) -> Head:
     px, py, pz = ox + depth * vx, oy + depth * vy, oz + depth * vz
     r = torch.sqrt(flat + depth * depth)
     found = _lookup(surface, px, py, pz, r).unbind(1)
-    cover = (1.0 - nearest / view.pixel).clamp(0, 1)
+    # a ray that stopped far in front of the silhouette has met the head, however steep the place
+    cover = torch.where(depth > 0.35, 1.0, (1.0 - nearest / view.pixel).clamp(0, 1))
     return Head(cover, depth, *found)

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from facepoison.device import generator
-from facepoison.pictures.procedural_head import Columns, Head, View, beard_of, bell, hair_length, smile_of, smooth
+from facepoison.pictures.procedural_head import Columns, Head, View, beard_of, bell, hair_length, noise, smile_of, smooth
 
 SKIN = ((0.96, 0.83, 0.74), (0.89, 0.72, 0.59), (0.77, 0.57, 0.43), (0.60, 0.41, 0.29), (0.41, 0.27, 0.19))
+LENS = 0.86  # where glasses are worn, towards the nose
 HAIR = ((0.10, 0.085, 0.08), (0.19, 0.13, 0.10), (0.34, 0.22, 0.14), (0.50, 0.27, 0.13), (0.78, 0.62, 0.38))
 IRIS = ((0.22, 0.12, 0.07), (0.40, 0.26, 0.12), (0.36, 0.42, 0.24), (0.28, 0.45, 0.62), (0.48, 0.54, 0.58))
 
@@ -38,29 +37,6 @@ def _colour(values: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(values, device=like.device).square().view(1, 3, 1, 1)
 
 
-@cache
-def _sheet(device: torch.device) -> Tensor:
-    """Smooth noise (1, 3, 256, 256), mean 0 and deviation 1: fine grain, and coarse clouds that repeat at the edges."""
-    fine = torch.randn(1, 1, 256, 256, generator=generator(0, "grain"))
-    fine = F.avg_pool2d(F.pad(fine, (1, 1, 1, 1), mode="circular"), 3, 1)
-    clouds = torch.zeros_like(fine)
-    for cells, weight in ((16, 1.0), (32, 0.55), (64, 0.3)):
-        rough = torch.randn(1, 1, cells, cells, generator=generator(0, "clouds", cells))
-        wide = F.interpolate(F.pad(rough, (2, 2, 2, 2), mode="circular"), scale_factor=256 // cells, mode="bicubic")
-        cut = 2 * 256 // cells
-        clouds += weight * wide[..., cut:-cut, cut:-cut]
-        if cells == 16:
-            blurred = clouds.clone()
-    return torch.cat((fine / fine.std(), clouds / clouds.std(), blurred / blurred.std()), 1).to(device)
-
-
-def _noise(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    """Grain, clouds and blurred clouds (B, H, W) at places; the sheet spans -1 to 1 and is mirrored beyond."""
-    grid = torch.stack((x, y), -1)
-    sheet = _sheet(x.device).expand(len(x), -1, -1, -1)
-    return F.grid_sample(sheet, grid, padding_mode="reflection", align_corners=True).unbind(1)
-
-
 def _over(picture: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
     """Lay a colour over a picture, in place."""
     return picture.lerp_(colour, cover.unsqueeze(1))
@@ -76,7 +52,7 @@ def _skin(p: Columns) -> Tensor:
 def _hair_colour(p: Columns, q: Columns) -> Tensor:
     # dark skin goes with dark hair, age with grey
     place = p.hair * (1 - 0.75 * smooth((p.tone - 0.35) * 2.2)) + q.dye
-    grey = smooth((p.age - 0.62) * 3.2).unsqueeze(1) * 0.85
+    grey = smooth((p.age - 0.70) * 4).unsqueeze(1) * 0.85
     base = _pick(HAIR, place).square()
     return base + (0.40 - base) * grey
 
@@ -86,7 +62,7 @@ def _ground(q: Columns, view: View) -> Tensor:
     size = view.x.shape[-1]
     at = torch.linspace(-1, 1, size, device=view.x.device)
     x, y = at.expand(len(view.x), size, size), -at[:, None].expand(len(view.x), size, size)
-    _, _, clouds = _noise(x * q.ground_scale + q.ground_x, y * q.ground_scale + q.ground_y)
+    _, _, clouds = noise(x * q.ground_scale + q.ground_x, y * q.ground_scale + q.ground_y)
     colour = torch.cat((q.ground_r, q.ground_g, q.ground_b), 1).unsqueeze(-1)
     grey = colour.mean(1, keepdim=True)
     colour = colour + (grey - colour) * q.ground_grey.unsqueeze(1)
@@ -95,14 +71,13 @@ def _ground(q: Columns, view: View) -> Tensor:
     return (colour * (1 + tone.unsqueeze(1))).clamp(0.02, 1.1).square()
 
 
-def _face(p: Columns, q: Columns, h: Head, pixel: Tensor) -> Tensor:
+def _face(p: Columns, q: Columns, h: Head, pixel: Tensor, grain: Tensor, clouds: Tensor) -> Tensor:
     """Albedo of skin with brows, eyes, lips and beard on it (B, 3, H, W)."""
     x, y = h.x, h.y
     side = x.abs()
     front = (h.front * 5 - 0.6).clamp(0, 1)
     smile, gap = smile_of(q), q.open.clamp_min(0)
     soft = pixel.clamp_min(0.012)
-    grain, clouds, _ = _noise(x * 0.9 + p.mole_x, y * 0.9 + p.mole_y)
     skin = _skin(p)
     tip = p.eye_y - p.nose_length
     mouth = tip - p.mouth_gap
@@ -116,11 +91,11 @@ def _face(p: Columns, q: Columns, h: Head, pixel: Tensor) -> Tensor:
     face = face * (1 + blush * (red * (0.7 + 0.5 * light_skin)).unsqueeze(1))
     dark = (p.freckles.clamp_min(0) * light_skin) * ((grain - 0.9) * 1.6).clamp(0, 1)
     dark = dark * bell(side - 0.25, y + 0.10, 0.38, 0.26) * 0.55
-    dark = dark + 0.75 * (p.mole > 0) * smooth((p.mole - torch.sqrt((x - p.mole_x).square() + (y - p.mole_y).square())) / soft + 0.5)
+    dark = dark + 0.75 * (p.mole > 0) * smooth((p.mole - torch.sqrt((x - p.mole_x - 0.12 * torch.sign(p.mole_x)).square() + (y - p.mole_y).square())) / soft + 0.5)
 
     # age: lines on the forehead, bags and crow's feet
     lines = torch.cos((y - 0.04 * torch.cos(4 * x)) * 58).clamp_min(0).square()
-    age = (p.age - 0.25).clamp_min(0)
+    age = (p.age - 0.3).clamp_min(0)
     dark = dark + 0.30 * age * lines * bell(x, y - p.eye_y - 0.40, 0.36, 0.15)
     feet = torch.cos((y - p.eye_y - 0.10 * (side - p.eye_x)) * 75).clamp_min(0).square()
     dark = dark + 0.28 * age * feet * bell(side - p.eye_x - p.eye_width - 0.09, y - p.eye_y + 0.01, 0.065, 0.09)
@@ -129,7 +104,7 @@ def _face(p: Columns, q: Columns, h: Head, pixel: Tensor) -> Tensor:
     dark = dark + (0.10 + 0.30 * age) * bell(lx, bag, 0.95, 0.028)
     crease = p.nose_width + 0.03 + (tip + 0.02 - y).clamp(0, 0.4) * 0.55
     fold = torch.exp(-((side - crease) / 0.024).square()) * smooth((tip + 0.07 - y) * 9) * smooth((y - mouth + 0.05) * 8)
-    dark = dark + (0.06 + 0.22 * p.age + 0.20 * smile.clamp_min(0)) * fold
+    dark = dark + (0.02 + 0.22 * p.age + 0.10 * smile.clamp_min(0)) * fold
     # nostrils and the shade around the nose's wings
     nostril = bell(side - 0.42 * p.nose_width, y - tip + 0.035, 0.27 * p.nose_width, 0.026)
     dark = dark + 0.85 * nostril
@@ -139,7 +114,7 @@ def _face(p: Columns, q: Columns, h: Head, pixel: Tensor) -> Tensor:
 
     # beard and stubble
     beard = beard_of(p, q)
-    hairs = 1 + 0.22 * grain
+    hairs = 1 + (0.24 - 0.14 * beard) * grain
     line = mouth - 0.02 + 1.05 * (side - 0.18).clamp_min(0).square()
     cheeks = smooth((line - y) * 6 + 0.35)
     upper = bell(side - 0.5 * p.mouth_width, y - mouth - p.lip_upper - 0.055, 0.75 * p.mouth_width, 0.055)
@@ -153,7 +128,7 @@ def _face(p: Columns, q: Columns, h: Head, pixel: Tensor) -> Tensor:
     along = (side - p.brow_inner) / (p.eye_x + 1.25 * p.eye_width - p.brow_inner)
     height = p.eye_y + p.brow_gap + q.brows + p.brow_tilt * (side - p.eye_x) * 0.8
     height = height + p.brow_arch * (1 - (2 * along - 1.15).square()) - 0.02
-    thick = p.brow_thick * (0.75 + 0.45 * p.masculine) * (1.08 - 0.70 * along.clamp(0, 1).square())
+    thick = p.brow_thick * (0.65 + 0.55 * p.masculine) * (1.08 - 0.70 * along.clamp(0, 1).square())
     brow = smooth((thick - (y - height).abs()) / (soft + 0.012) + 0.5)
     brow = brow * smooth(along * 5 + 0.6) * smooth((1.06 - along) * 6) * (0.86 + 0.16 * grain).clamp(0, 1)
     _over(face, hair * 0.8 + skin * 0.03, (brow * p.brow_dark * front).clamp(0, 1))
@@ -190,11 +165,11 @@ def _eyes(face: Tensor, p: Columns, q: Columns, x: Tensor, y: Tensor, front: Ten
     face.mul_(1 - (shade * front).unsqueeze(1) * _shade_tint(x))
 
     # eyeball: white, shaded at the rim and under the upper lid
-    white = 0.80 - 0.26 * n2.clamp(0, 1) - 0.42 * smooth(1 - (upper - lift) / (0.55 * high + 0.01)) * 0.6
+    white = 0.62 - 0.20 * n2.clamp(0, 1) - 0.42 * smooth(1 - (upper - lift) / (0.55 * high + 0.01)) * 0.6
     tint = torch.tensor([1.0, 0.955, 0.93], device=x.device).view(1, 3, 1, 1)
     ball = white.clamp_min(0.2).unsqueeze(1) * tint
     cx = torch.sign(x) * along - q.gaze_x * p.eye_width * 0.45
-    cy = y - p.eye_y - 0.10 * p.eye_height - q.gaze_y * p.eye_height * 0.5
+    cy = y - p.eye_y - 0.16 * p.eye_height - q.gaze_y * p.eye_height * 0.5
     r = torch.sqrt(cx * cx + cy * cy)
     iris = _pick(IRIS, p.iris * (1 - 0.85 * smooth((p.tone - 0.3) * 2.5))).square()
     ring = 1 + 0.5 * smooth(1 - (r / p.iris_size - 0.55).abs() * 2.4) - 0.65 * smooth((r / p.iris_size - 0.72) * 3.6)
@@ -209,7 +184,7 @@ def _eyes(face: Tensor, p: Columns, q: Columns, x: Tensor, y: Tensor, front: Ten
     _over(face, _colour((0.13, 0.09, 0.08), x), (torch.maximum(lash, under) * front).clamp(0, 1))
     pink = 0.6 * bell(n + 0.93, lift / p.eye_width, 0.11, 0.11) * inside
     _over(face, _colour((0.82, 0.50, 0.46), x), pink)
-    spark = bell(cx - 0.02 * torch.sign(q.light_x), cy - 0.024, 0.015 + 0.3 * soft, 0.015 + 0.3 * soft)
+    spark = bell(cx - 0.02 * torch.sign(q.light_x), cy - 0.024, 0.013 + 0.28 * soft, 0.013 + 0.28 * soft)
     _over(face, _colour((1.0, 1.0, 1.0), x) * 1.3, (spark * 0.95 * inside).clamp(0, 1))
 
 
@@ -232,8 +207,8 @@ def _mouth(
     bottom = floor - p.lip_lower * thin * arc.pow(0.62)
     lips = (torch.minimum(top - y, y - bottom) / (soft + 0.012) + 0.5).clamp(0, 1) * smooth((1.06 - n.abs()) * 8) * front
 
-    rosy = torch.tensor([0.98, 0.60, 0.62], device=x.device).view(1, 3, 1, 1)
-    tint = skin * (1 + (rosy - 1) * (0.45 + 0.55 * p.lip_red).unsqueeze(1)) * (0.93 - 0.10 * p.lip_red).unsqueeze(1)
+    rosy = torch.tensor([0.94, 0.48, 0.50], device=x.device).view(1, 3, 1, 1)
+    tint = skin * (1 + (rosy - 1) * (0.40 + 0.40 * p.lip_red + 0.25 * (1 - p.masculine)).unsqueeze(1)) * (0.93 - 0.10 * p.lip_red).unsqueeze(1)
     plump = 1 - 0.20 * smooth((y - roof) / (p.lip_upper + 0.01) + 0.3) + 0.16 * bell(n, y - floor + 0.5 * p.lip_lower, 0.5, 0.022)
     _over(face, tint * plump.unsqueeze(1), lips * 0.92)
 
@@ -242,10 +217,11 @@ def _mouth(
     deep = _colour((0.22, 0.07, 0.07), x).expand_as(face).clone()
     tongue = smooth((floor + 0.45 * opened - y) / (0.22 * opened + 0.01)) * bell(n, y - floor, 0.75, 0.2)
     _over(deep, _colour((0.66, 0.31, 0.31), x), tongue * 0.8)
-    long = (0.075 + 0 * opened).minimum(0.62 * opened + 0.004) * (1 - 0.55 * n2.clamp(0, 1))
+    shown = 0.030 + 0.048 * smooth(smile * 2 + 0.2)
+    long = torch.minimum(shown, 0.62 * opened + 0.004) * (1 - 0.55 * n2.clamp(0, 1))
     teeth = ((y - roof + long) / (soft + 0.006) + 0.5).clamp(0, 1) * smooth((0.93 - n.abs()) * 7)
     gaps = 1 - 0.13 * torch.cos(n * width * 95).clamp_min(0.6).sub(0.6) * 2.5
-    _over(deep, _colour((0.93, 0.90, 0.85), x) * (gaps * (1 - 0.55 * n2.clamp(0, 1))).unsqueeze(1), teeth)
+    _over(deep, _colour((0.86, 0.83, 0.77), x) * (gaps * (1 - 0.55 * n2.clamp(0, 1))).unsqueeze(1), teeth)
     _over(face, deep, hole)
     seam = torch.exp(-((y - middle) / (0.008 + 0.35 * soft)).square()) * smooth((1.10 - n.abs()) * 7)
     seam = (0.62 * seam * (1 - (opened * 40).clamp(0, 1)) + 0.4 * bell(n.abs() - 1.02, y - middle, 0.05, 0.016)) * front
@@ -269,20 +245,26 @@ def paint(p: Columns, q: Columns, view: View, h: Head) -> Tensor:
     skin = _skin(p)
     picture = _ground(q, view)
 
-    # strands run down from the crown
+    # strands run down from the crown, or to both sides of the parting; curls run nowhere
+    grain, clouds, _ = noise(h.x * 0.9 + p.mole_x, h.y * 0.9 + p.mole_y)
+    fringe = smooth(q.fringe * 3)
     sx, sy = x - 0.5 * yaw, y + 0.4 * pitch
-    spread = (sx - q.part * 0.5) / (1.75 - sy.clamp_max(1.5))
-    strand, waves, _ = _noise(spread * 1.6 + p.mole_x, (1.6 - sy) * 0.10 + q.part)
+    down = (sx - q.part * 0.5) / (1.75 - sy.clamp_max(1.5))
+    aside = 0.55 * sy + 0.8 * (sx - q.part).square()
+    combed = (1 - fringe) * smooth(long * 4 - 0.8) * smooth(sy * 1.8 - 0.3)
+    strand, waves, _ = noise(torch.lerp(down, aside, combed) * 1.6 + p.mole_x, (1.6 - sy) * 0.10 + q.part)
+    strand = torch.lerp(strand, clouds * 1.3, smooth(p.curl * 2.5 - 1.2) * h.cover)
     shine = 0.80 + 0.26 * strand + 0.10 * waves
 
     # long hair behind the head
     cx = x - 0.28 * -yaw
     cy = y
-    end = -0.25 - 1.9 * (long - 0.42) + 0.07 * waves + 0.05 * strand
-    wide = p.width + 0.09 + 0.10 * q.volume + 0.03 * waves
+    end = -0.25 - 1.9 * (long - 0.42) + 0.05 * waves + 0.022 * strand
+    wide = p.width + 0.07 + 0.10 * q.volume + 0.03 * waves * (0.4 + p.curl)
     below = (-cy).clamp_min(0)
-    half = wide * torch.sqrt((1 - (cy.clamp_min(0) / (p.skull + 0.08)).square()).clamp_min(0)) + 0.06 * below - 0.10 * below * below
-    mane = ((half - cx.abs()) / soft + 0.5).clamp(0, 1) * ((cy - end) / (soft + 0.04) + 0.5).clamp(0, 1) * (long > 0.42)
+    half = wide * torch.sqrt((1 - (cy.clamp_min(0) / (p.skull + 0.08)).square()).clamp_min(0)) + 0.10 * below
+    half = half - 0.03 - 0.22 * below * below - 0.10 * smooth((end + 0.22 - cy) * 3.5)
+    mane = ((half - cx.abs()) / soft + 0.5).clamp(0, 1) * smooth((cy - end) / (soft + 0.07) + 0.5) * (long > 0.42)
     round_ = (cx / (wide + 0.2)).clamp(-0.97, 0.97)
     mane_light = _lit((round_, 0.15 + 0 * round_, torch.sqrt(1 - round_ * round_)), view) * 0.75
     mane_light = (ambient * 0.8 + strength * mane_light.unsqueeze(1)) * shine.unsqueeze(1)
@@ -297,7 +279,8 @@ def paint(p: Columns, q: Columns, view: View, h: Head) -> Tensor:
     chin = -0.98 - p.chin + 0.25 * bx.square() + 0.15 * pitch
     under = 0.30 + 0.70 * smooth((chin + 0.02 - by) / 0.42)
     _over(picture, skin * (ambient * (0.4 + 0.6 * under.unsqueeze(1)) + strength * (light * under).unsqueeze(1)), neck)
-    cloth = torch.cat((q.cloth_r, q.cloth_g, q.cloth_b), 1).square().unsqueeze(-1)
+    cloth = torch.cat((q.cloth_r, q.cloth_g, q.cloth_b), 1).unsqueeze(-1)
+    cloth = torch.lerp(cloth, cloth.mean(1, keepdim=True), 0.45).square()
     shoulder = -1.17 - 0.10 * bx.abs() - 0.30 * (bx.abs() - 0.5).clamp_min(0).square()
     neckline = -1.17 - torch.where(q.collar < 0.5, 0.14 * (1 - (bx / 0.55).square()), 0.30 * (1 - bx.abs() / 0.5)).clamp_min(0)
     top = torch.minimum(shoulder, torch.where(bx.abs() < neck_half + 0.06, neckline, shoulder))
@@ -306,16 +289,14 @@ def paint(p: Columns, q: Columns, view: View, h: Head) -> Tensor:
     light = _lit((round_, 0.25 + 0 * round_, torch.sqrt(1 - round_ * round_) * 0.95), view)
     seam = 1 - 0.35 * torch.exp(-((top - by - 0.05) / 0.02).square())
     _over(picture, cloth * ((ambient + strength * light.unsqueeze(1)) * (seam + 0.05 * waves).unsqueeze(1)), fabric)
-    locks = mane * smooth((bx.abs() - neck_half - 0.02 - 0.02 * waves) / 0.10) * (y < -0.5)
-    _over(picture, hair * mane_light, locks)
 
     # ears
     _ears(picture, p, q, view, h, skin, ambient, strength, long)
 
     # the head
-    face = _face(p, q, h, soft)
-    edge = 0.035 + 0.05 * (1 - h.front.clamp(0, 1))
-    scalp = smooth((h.hair + edge * 0.5 * strand) / (edge + 0.6 * soft) + 0.5)
+    face = _face(p, q, h, soft, grain, clouds)
+    edge = 0.05 + 0.05 * (1 - h.front.clamp(0, 1)) - 0.02 * fringe
+    scalp = smooth((h.hair + (0.012 + 0.018 * fringe) * strand) / (edge + 0.6 * soft) + 0.4)
     diffuse = h.diffuse.unsqueeze(1)
     scatter = torch.tensor([0.06, 0.015, 0.0], device=x.device).view(1, 3, 1, 1)
     light = strength * (diffuse + scatter * (4 * diffuse * (1 - diffuse))) + ambient * h.cavity.unsqueeze(1)
@@ -326,22 +307,45 @@ def paint(p: Columns, q: Columns, view: View, h: Head) -> Tensor:
     locks_light = hair * ((ambient * 0.9 + 0.9 * strength * diffuse) * shine.unsqueeze(1)) + sheen
     _over(lit, locks_light, scalp)
     _over(picture, lit, h.cover)
+
+    # long hair falls over the sides of the face
+    lx = x - 0.10 * yaw
+    inner = p.width * 0.87 + 0.04 * waves + 0.015 * strand + 0.6 * (yaw * torch.sign(x)).clamp_min(0)
+    inner = torch.lerp(inner, neck_half + 0.03, smooth(-1.6 * (y + 0.55)))
+    fall = mane * smooth((lx.abs() - inner) / (soft + 0.06) + 0.5) * smooth((0.50 - y) * 2.5) * smooth((long - 0.46) * 12)
+    _over(picture, hair * mane_light, fall)
     _glasses(picture, p, q, view, h, scalp)
     return picture.clamp_min_(0)
+
+
+def _to_picture(view: View, x: Tensor | float, y: Tensor, z: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Place (x, y, and depth z towards the camera) in the picture of a point of the head's frame."""
+    cy, sy, cp, sp = view.turn
+    t = cp * z - sp * y
+    return cy * x + sy * t, cp * y + sp * z, cy * t - sy * x
+
+
+def _arm(p: Columns, view: View, h: Head, hinge: Tensor, ear: Tensor, thick: Tensor) -> Tensor:
+    """Cover of one arm of the glasses: the line from hinge to ear, where the head does not hide it."""
+    height = p.eye_y + 0.03
+    x0, y0, z0 = _to_picture(view, hinge, height, LENS)
+    x1, y1, z1 = _to_picture(view, ear, height, 0.0)
+    dx, dy = x1 - x0, y1 - y0
+    along = (((view.x - x0) * dx + (view.y - y0) * dy) / (dx * dx + dy * dy + 1e-6)).clamp(0, 1)
+    off = torch.sqrt((view.x - x0 - along * dx).square() + (view.y - y0 - along * dy).square() + 1e-9)
+    hidden = h.cover * ((h.z - z0 - along * (z1 - z0)) / 0.05).clamp(0, 1)
+    return ((thick - off) / view.pixel + 0.5).clamp(0, 1) * (1 - hidden)
 
 
 def _ears(
     picture: Tensor, p: Columns, q: Columns, view: View, h: Head, skin: Tensor, ambient: Tensor, strength: Tensor, long: Tensor
 ) -> None:
     """Paint both ears, where hair does not cover them: flat shells beside the head."""
-    shown = smooth((0.42 - long) * 9)
+    shown = (long < 0.42).float()
     for sign in (-1.0, 1.0):
         ex, ey, ez = sign * (p.width - 0.005 + p.ear_out * 0.6), p.eye_y - 0.10, -0.06
-        # its place in the picture: the transpose of the head's turn
-        cy, sy, cp, sp = torch.cos(q.yaw), torch.sin(q.yaw), torch.cos(q.pitch), torch.sin(q.pitch)
-        t = cp * ez - sp * ey
-        px, py, pz = cy * ex + sy * t, cp * ey + sp * ez, cy * t - sy * ex
-        wide = (0.055 + 0.55 * p.ear_out + 0.13 * (sign * sy * -1).clamp_min(0)) * p.ear
+        px, py, pz = _to_picture(view, ex, ey, ez)
+        wide = (0.055 + 0.55 * p.ear_out + 0.13 * (-sign * torch.sin(q.yaw)).clamp_min(0)) * p.ear
         high = 0.21 * p.ear
         dx, dy = (view.x - px) / wide, (view.y - py) / high
         dx = dx + 0.25 * dy * -sign
@@ -357,12 +361,12 @@ def _ears(
 
 def _glasses(picture: Tensor, p: Columns, q: Columns, view: View, h: Head, scalp: Tensor) -> None:
     """Put glasses on, where there are any: a signed distance in a plane before the eyes."""
-    on = (q.glasses > 0.72).float()
+    on = (q.glasses > 0.8).float()
     if not bool(on.any()):
         return
     vx, vy, vz = view.ray
     ox, oy, oz = view.origin
-    depth = (0.90 - oz) / vz
+    depth = (LENS - oz) / vz
     x, y = ox + depth * vx, oy + depth * vy
     side = x.abs()
     wide, high = p.eye_width + 0.085 + 0.02 * q.frame_tone, 0.150 + 0.03 * (1 - q.frame)
@@ -374,9 +378,8 @@ def _glasses(picture: Tensor, p: Columns, q: Columns, view: View, h: Head, scalp
     frame = (thick + 0.5 * view.pixel - d.abs()) / view.pixel
     bridge = (thick + 0.5 * view.pixel - (y - p.eye_y - 0.035 + 0.5 * x * x).abs()) / view.pixel
     bridge = torch.where(side < p.eye_x + 0.01 - wide, bridge, torch.zeros_like(bridge))
-    arm = (thick + 0.5 * view.pixel - (h.y - p.eye_y - 0.04).abs()) / view.pixel
-    reach = (h.x.abs() > 0.60) & (h.front > -0.05) & (side > p.eye_x + wide)
-    arm = torch.where(reach, arm.clamp(0, 1) * (1 - scalp) * h.cover, torch.zeros_like(arm))
+    arms = [_arm(p, view, h, sign * (p.eye_x + 0.01 + wide), sign * (p.width + 0.02), thick) for sign in (-1.0, 1.0)]
+    arm = torch.maximum(*arms) * (1 - scalp * h.cover)
     cover = torch.maximum(torch.maximum(frame, bridge).clamp(0, 1), arm) * on
     glass = ((-d) / view.pixel + 0.5).clamp(0, 1) * on
     glare = 0.02 + 0.06 * smooth(1 - ((x * 0.8 + y - p.eye_y - 0.5 * q.light_x * 0.2) / 0.06).abs())

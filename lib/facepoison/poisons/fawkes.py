@@ -15,6 +15,7 @@ from facepoison.poisons.steps import (
     Progress,
     check_pixels,
     check_surrogates,
+    embeddings,
     from_tanh,
     input_gradient,
     poison,
@@ -83,6 +84,47 @@ def next_weight(weight: Tensor, side: Tensor, dissimilarity: Tensor, preset: Faw
     return torch.where(crossed, 1.0, moved), below.to(side.dtype) - above.to(side.dtype)
 
 
+def cloak(clean: Tensor, start: Tensor, surrogates: Sequence[Extractor], preset: FawkesV1) -> Tensor:
+    """The attack itself, on float pictures.
+
+    Args:
+        clean: Pictures (B, 3, H, W) in [0, 1].
+        start: The modifier to start from, in tanh space, same shape.
+        surrogates: The user's extractors.
+        preset: The mode.
+
+    Returns:
+        The kept iterate of each picture, in [0, 1], not rounded.
+    """
+    with torch.no_grad():
+        references = [normalise(embeddings(surrogate, clean)) for surrogate in surrogates]
+    centre = to_tanh(clean)
+    modifier = start.clone().requires_grad_()
+    optimiser = torch.optim.Adadelta([modifier], lr=preset.rate, rho=0.95, eps=1e-7)  # every value on its own
+    weight, side = clean.new_ones(len(clean)), clean.new_ones(len(clean))
+    best, best_score = clean, clean.new_full((len(clean),), -torch.inf)
+    for step in range(preset.steps):
+        picture = project(from_tanh(centre + modifier), clean, preset.limit)
+        dissimilarity = dssim(picture, clean)
+        distance = torch.stack(
+            [squared_distance(embeddings(f, picture), reference) for f, reference in zip(surrogates, references, strict=True)]
+        ).sum(dim=0)
+        excess = (dissimilarity - preset.threshold).clamp(min=0)
+        modifier.grad = input_gradient(preset.penalty * excess.square() - weight * distance, modifier)
+        with torch.no_grad():
+            # Distances are never negative, so any iterate inside the band beats every one outside.
+            inside = dissimilarity <= (1 + preset.slack) * preset.threshold
+            score = torch.where(inside, distance, -dissimilarity)
+            better = score > best_score
+            best = torch.where(better[:, None, None, None], picture, best)
+            best_score = torch.where(better, score, best_score)
+            optimiser.step()
+            if step == 0:
+                modifier -= preset.kick * modifier.grad.sign()
+            weight, side = next_weight(weight, side, dissimilarity, preset)
+    return best
+
+
 def fawkes_v1(
     pixels: Tensor,
     surrogates: Sequence[Extractor],
@@ -107,7 +149,8 @@ def fawkes_v1(
         pixels: uint8 RGB (N, 3, H, W), at least 11 px a side.
         surrogates: The user's extractors, all on one device, where the work is done.
         preset: The mode; name it wherever a result is shown.
-        seed: For the start; a picture's cloak depends on it, on the picture and on nothing else in the call.
+        seed: For the start; a picture's cloak depends on it and on the picture, not on its company in the call (but
+            for rounding: other batches, like other machines, sum in another order).
         batch: Pictures at a time.
         progress: Told of each batch done.
 
@@ -120,34 +163,7 @@ def fawkes_v1(
     check_pixels(pixels)
     device = check_surrogates(surrogates, pixels[:1])
 
-    def cloak(some: Tensor) -> Tensor:
-        clean = to_float(some)
-        with torch.no_grad():
-            references = [normalise(surrogate(clean)) for surrogate in surrogates]
-        centre = to_tanh(clean)
-        modifier = start_noise(some, preset.start, seed, "fawkes v1.0").requires_grad_()
-        optimiser = torch.optim.Adadelta([modifier], lr=preset.rate, rho=0.95, eps=1e-7)  # every value on its own
-        weight, side = clean.new_ones(len(clean)), clean.new_ones(len(clean))
-        best, best_score = clean, clean.new_full((len(clean),), -torch.inf)
-        for step in range(preset.steps):
-            picture = project(from_tanh(centre + modifier), clean, preset.limit)
-            dissimilarity = dssim(picture, clean)
-            distance = torch.stack(
-                [squared_distance(f(picture), reference) for f, reference in zip(surrogates, references, strict=True)]
-            ).sum(dim=0)
-            excess = (dissimilarity - preset.threshold).clamp(min=0)
-            modifier.grad = input_gradient(preset.penalty * excess.square() - weight * distance, modifier)
-            with torch.no_grad():
-                # Distances are never negative, so any iterate inside the band beats every one outside.
-                inside = dissimilarity <= (1 + preset.slack) * preset.threshold
-                score = torch.where(inside, distance, -dissimilarity)
-                better = score > best_score
-                best = torch.where(better[:, None, None, None], picture, best)
-                best_score = torch.where(better, score, best_score)
-                optimiser.step()
-                if step == 0:
-                    modifier -= preset.kick * modifier.grad.sign()
-                weight, side = next_weight(weight, side, dissimilarity, preset)
-        return best.detach()
+    def attack(some: Tensor) -> Tensor:
+        return cloak(to_float(some), start_noise(some, preset.start, seed, "fawkes v1.0"), surrogates, preset)
 
-    return poison(cloak, pixels, device, batch, progress)
+    return poison(attack, pixels, device, batch, progress)

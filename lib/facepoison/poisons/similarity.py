@@ -88,9 +88,14 @@ def largest_change(pictures: Tensor, others: Tensor) -> Tensor:
     return (pictures - others).abs().flatten(1).amax(dim=1)
 
 
+def squared_change(pictures: Tensor, others: Tensor) -> Tensor:
+    """Mean squared difference of each picture (N, C, H, W), (N,), in the square of the pictures' own unit."""
+    return (pictures - others).square().flatten(1).mean(dim=1)
+
+
 def psnr(pictures: Tensor, others: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in decibels of each float picture in [0, 1], (N,); infinite for equal pictures."""
-    return -10 * (pictures - others).square().flatten(1).mean(dim=1).log10()
+    return -10 * squared_change(pictures, others).log10()
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,15 @@ def input_gradient(objective: Tensor, pictures: Tensor) -> Tensor:
     return gradient
 
 
+def embeddings(surrogate: Extractor, pictures: Tensor) -> Tensor:
+    """Embeddings (B, D), not normalised, of float pictures (B, 3, H, W) with the channels last in memory.
+
+    Convolutions on a CPU, forwards and backwards, take half the time that way.
+    """
+    result: Tensor = surrogate(pictures.contiguous(memory_format=torch.channels_last))
+    return result
+
+
 def squared_distance(embeddings: Tensor, reference: Tensor) -> Tensor:
     """Squared Euclidean distance (B,) of embeddings (B, D) at unit length from a unit reference (B, D)."""
     return (normalise(embeddings) - reference).square().sum(dim=1)

@@ -1,0 +1,209 @@
+"""The catalogue of extractors: dated, licensed, hashed; what it names is checked before it is used."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import fingerprint
+from facepoison.device import pick_device
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor, Preprocessing
+from facepoison.extractors.architectures import ARCHITECTURES
+from facepoison.extractors.onnx_files import load_onnx
+
+DATA = fingerprint.LIB.parent / "data"
+FILE = DATA / "catalog.toml"
+WEIGHTS = DATA / "weights"
+
+Kind = Literal["own", "other"]
+Format = Literal["safetensors", "onnx", "timm"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the catalogue says of one extractor.
+
+    Attributes:
+        name: Its name in code and results.
+        year: Year of the published step that it follows.
+        paper: That step.
+        architecture: The network; for own ones a key of ``ARCHITECTURES``, for timm files a timm model.
+        kind: ``"own"`` ones are trained and shipped here, ``"other"`` ones lie in a folder of the user's.
+        format: How the weights are kept.
+        file: Name of the file.
+        bytes: Its size.
+        sha256: Its hash.
+        licence: Terms of the weights.
+        source: Where they come from.
+        embedding: Number of dimensions of an embedding.
+        differentiable: Whether poisons can use it as a surrogate.
+        contract: What it expects of its input.
+    """
+
+    name: str
+    year: int
+    paper: str
+    architecture: str
+    kind: Kind
+    format: Format
+    file: str
+    bytes: int
+    sha256: str
+    licence: str
+    source: str
+    embedding: int
+    differentiable: bool
+    contract: Preprocessing
+
+
+def _entry(name: str, table: dict[str, object]) -> Entry:
+    """An entry from its table in the file."""
+    fields = dict(table)
+    contract = {key: fields.pop(key) for key in ("size", "colour", "mean", "std", "alignment")}
+    contract |= {key: tuple(contract[key]) for key in ("mean", "std")}  # type: ignore[arg-type]
+    entry = Entry(name=name, contract=Preprocessing(**contract), **fields)  # type: ignore[arg-type]
+    if entry.kind not in get_args(Kind) or entry.format not in get_args(Format):
+        raise ValueError(f"kind {entry.kind}, format {entry.format}")
+    return entry
+
+
+@cache
+def _read(file: Path) -> dict[str, Entry]:
+    try:
+        tables = tomllib.loads(file.read_text())
+        return {name: _entry(name, table) for name, table in tables.items()}
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: the catalogue cannot be read ({error}): correct that entry") from error
+
+
+def catalogue(file: Path = FILE) -> dict[str, Entry]:
+    """All entries by name, in the order of the file: the undefended trainer's extractor first.
+
+    Raises:
+        InputError: the file is missing or an entry is not as it should be.
+    """
+    return dict(_read(file))
+
+
+def find_entry(name: str, file: Path = FILE) -> Entry:
+    """The entry of an extractor.
+
+    Raises:
+        InputError: the catalogue does not know it.
+    """
+    entries = _read(file)
+    if name not in entries:
+        raise InputError(f"extractor '{name}' is unknown: use one of {', '.join(entries)}")
+    return entries[name]
+
+
+def check_file(path: Path, entry: Entry) -> None:
+    """Make sure that a file of weights is the very one that the catalogue names, before anything opens it.
+
+    Raises:
+        InputError: it is missing, a web page, a pointer of git-lfs, cut short, or has another hash.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: the weights of {entry.name} are not there: {_remedy(entry)}")
+    with path.open("rb") as handle:
+        head = handle.read(512).lstrip().lower()
+    size = path.stat().st_size
+    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise InputError(f"{path}: is a web page, not weights: {_remedy(entry)}")
+    if head.startswith(b"version https://git-lfs"):
+        raise InputError(f"{path}: is a pointer of git-lfs, not weights: run 'git lfs pull' where it comes from")
+    if size < entry.bytes:
+        raise InputError(f"{path}: is cut short, {size} of {entry.bytes} bytes: {_remedy(entry)}")
+    got = fingerprint.of_file(path)
+    if got != entry.sha256:
+        what = f"its SHA-256 is {got[:12]}…, the catalogue says {entry.sha256[:12]}…"
+        raise InputError(f"{path}: is not the file that the catalogue names ({what}): {_remedy(entry)}")
+
+
+def _remedy(entry: Entry) -> str:
+    """What to do about an extractor's missing or damaged file."""
+    if entry.kind == "own":
+        return f"restore it from the project, or run '{entry.source}'"
+    return f"get {entry.file} ({entry.source}) into the folder of extractors"
+
+
+def _own(path: Path, entry: Entry) -> nn.Module:
+    """An own network with its weights; half-precision weights compute in single precision."""
+    network = ARCHITECTURES[entry.architecture]()
+    state: dict[str, Tensor] = {key: value.float() for key, value in load_file(path).items()}
+    network.load_state_dict(state)
+    return network.to(memory_format=torch.channels_last)
+
+
+def _timm(path: Path, entry: Entry) -> nn.Module:
+    """A timm network with weights from an .npz of its state."""
+    network: nn.Module = timm.create_model(entry.architecture, pretrained=False)
+    network.reset_classifier(entry.embedding)  # type: ignore[operator]
+    with np.load(path, allow_pickle=False) as arrays:
+        network.load_state_dict({key: torch.from_numpy(arrays[key]) for key in arrays.files})
+    return network
+
+
+_LOADERS: dict[str, Callable[[Path, Entry], nn.Module]] = {"safetensors": _own, "timm": _timm}
+
+
+def load_extractor(name: str, device: str = "auto", folder: Path | None = None, file: Path = FILE) -> Extractor:
+    """An extractor of the catalogue, its file checked by SHA-256 first.
+
+    Args:
+        name: Its name in the catalogue.
+        device: Where to compute.
+        folder: Where its file lies; own ones lie in ``data/weights`` unless this says otherwise.
+        file: The catalogue.
+
+    Raises:
+        InputError: the name is unknown, no folder is given for an extractor that is not the project's own, or
+            `check_file` finds something wrong.
+    """
+    entry = find_entry(name, file)
+    if folder is None:
+        if entry.kind == "other":
+            raise InputError(f"extractor '{name}' is not part of the project: give the folder that holds {entry.file}")
+        folder = WEIGHTS
+    path = folder / entry.file
+    check_file(path, entry)
+    if entry.format == "onnx":
+        return load_onnx(path, entry.contract, name=name, device=device)
+    network = _LOADERS[entry.format](path, entry)
+    return Extractor(network, entry.contract, name=name, sha256=entry.sha256).to(pick_device(device))
+
+
+@torch.no_grad()
+def selftest(extractor: Extractor, path: Path) -> float:
+    """Relative error of an extractor against an .npz of inputs ``x`` and the embeddings ``y`` that they must give.
+
+    ``x`` (N, 3, H, W) is normalised as the contract says. It is taken back to a picture in [0, 1] first, so that a
+    contract of the wrong range, size or colour order is noticed: such mistakes make no sound otherwise.
+
+    Raises:
+        InputError: the contract cannot be right, since ``x`` is outside its range or not of its size.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
+    mean, std = extractor.mean.cpu(), extractor.std.cpu()
+    pictures = x * std + mean
+    if extractor.contract.colour == "BGR":
+        pictures = pictures.flip(1)
+    if pictures.min() < -1e-3 or pictures.max() > 1 + 1e-3:
+        low, high = float(pictures.min()), float(pictures.max())
+        raise InputError(f"{path}: x reads as {low:.2f} to {high:.2f}, not 0 to 1: correct the contract's mean and std")
+    if x.shape[-1] != extractor.contract.size:
+        raise InputError(f"{path}: x is {x.shape[-1]} wide, the contract says {extractor.contract.size}: correct it")
+    got = extractor(pictures.to(extractor.mean.device)).cpu()
+    return float((got - y).norm() / y.norm())

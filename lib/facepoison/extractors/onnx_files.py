@@ -1,0 +1,103 @@
+"""Anybody's ONNX extractor behind a preprocessing contract, with gradients where the graph can be converted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from google.protobuf.message import DecodeError
+from onnx2torch import convert
+from torch import Tensor, nn
+
+import fingerprint
+from facepoison.device import pick_device
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor, Preprocessing
+
+
+class _Asked(torch.autograd.Function):
+    """A black box in the graph of gradients: it answers forwards and refuses backwards."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, pictures: Tensor, box: BlackBox) -> Tensor:
+        ctx.path = box.path  # type: ignore[attr-defined]
+        array = pictures.detach().cpu().numpy().astype(np.float32, copy=False)
+        answer = box.session.run(None, {box.input: array})[0]
+        return torch.from_numpy(answer).to(pictures.device)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
+        path: Path = ctx.path  # type: ignore[attr-defined]
+        raise InputError(f"{path}: no gradients, as its graph does not convert: do not use it as a surrogate")
+
+
+class BlackBox(nn.Module):
+    """An ONNX graph that onnxruntime runs; asking it for gradients raises InputError."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+        self.input = self.session.get_inputs()[0].name
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Embeddings (B, D) of normalised pictures (B, 3, H, W)."""
+        answer: Tensor = _Asked.apply(pictures, self)  # type: ignore[no-untyped-call]
+        return answer
+
+
+def _check_input(path: Path, model: onnx.ModelProto, contract: Preprocessing) -> None:
+    """Raise InputError unless the graph takes pictures of the contract's size."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    if len(inputs) != 1 or not model.graph.output:
+        raise InputError(f"{path}: has {len(inputs)} inputs: an extractor takes one, pictures (N, 3, H, W)")
+    dims = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]  # 0 where it is left open
+    wanted = (3, contract.size, contract.size)
+    if len(dims) != 4 or any(dim not in (0, want) for dim, want in zip(dims[1:], wanted, strict=True)):
+        raise InputError(f"{path}: takes pictures of shape {dims}, its contract says (N, {str(wanted)[1:]}: correct it")
+
+
+def load_onnx(
+    path: Path, contract: Preprocessing, *, name: str = "", device: str = "auto", black_box: bool = False
+) -> Extractor:
+    """An extractor from an ONNX file.
+
+    Args:
+        path: The file.
+        contract: What the graph expects of its input.
+        name: Its name in results; the file's stem unless given.
+        device: Where to compute; a black box computes on the CPU wherever its pictures are.
+        black_box: Run it in onnxruntime even where it could be converted.
+
+    Returns:
+        The extractor, with gradients where onnx2torch converts the graph; else it runs in onnxruntime and raises
+        InputError when asked for gradients.
+
+    Raises:
+        InputError: the file is missing, is no ONNX model, or takes another input than the contract says.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file: give the path of an ONNX model")
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except (DecodeError, onnx.checker.ValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: is no whole ONNX model ({reason}): fetch it again") from error
+    _check_input(path, model, contract)
+    network: nn.Module
+    try:
+        network = BlackBox(path) if black_box else convert(model)
+    except NotImplementedError:  # what onnx2torch says of a graph that it cannot convert
+        network = BlackBox(path)
+    extractor = Extractor(network, contract, name=name or path.stem, sha256=fingerprint.of_file(path))
+    return extractor.to(pick_device(device))
+
+
+def differentiable(extractor: Extractor) -> bool:
+    """Whether gradients flow through an extractor."""
+    return not isinstance(extractor.network, BlackBox)

@@ -1,0 +1,152 @@
+import base64
+
+import pytest
+from nbformat import v4
+from tiny_book import notebook
+
+from bookpress import chapters as ch
+from bookpress.execute import text_of
+from bookpress.files import PressError
+from bookpress.stage import card, figure, ran_on, stage, stage_chapter, table
+
+CLAIM = {
+    "id": "works",
+    "chapter": "01_one",
+    "statement": "It works for < 3 people.",
+    "unit": "share",
+    "value": 0.75,
+    "n": 20,
+    "n_of": "people",
+    "low": 0.5,
+    "high": 0.9,
+    "clean_error": 0.05,
+    "holds": True,
+    "agrees": True,
+    "registered": True,
+    "registered_value": 0.74,
+    "tolerance": 0.1,
+    "declared": None,
+    "source": "shipped",
+}
+
+
+def executed(*outputs, name="x"):
+    """A chapter as the press leaves it: one cell with these outputs, and the parameters put in."""
+    made = notebook(name, "show()")
+    made.cells[2]["outputs"] = list(outputs)
+    secret = v4.new_code_cell('dataset = "a place"', id="injected", metadata={"tags": ["injected-parameters"]})
+    made.cells.insert(2, secret)
+    made.metadata["bookpress"] = {
+        "prints": {"text": ch.text_print(notebook(name, "show()"))},
+        "parameters": {"dataset": "procedural", "profile": "fast", "seed": 1},
+        "device": "CPU (x86_64)",
+        "versions": {"python": "3.11.2", "torch": "2.15.0", "colorama": "1"},
+        "seconds": 75.2,
+        "date": "2026-11-23T08:00:00+00:00",
+    }
+    return made
+
+
+def marked(data, **metadata):
+    return v4.new_output("display_data", data, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, 'claim-holds" id="claim-works"'),
+        ({}, "<dd>75.0 %</dd>"),
+        ({}, "50.0 % to 90.0 %"),
+        ({}, "20 people"),
+        ({}, "<dd>5.0 %</dd>"),
+        ({}, "shipped"),
+        ({}, "It works for &lt; 3 people."),
+        ({"holds": False}, "Does not hold"),
+        ({"holds": False, "declared": "too few"}, "Did not reproduce: too few"),
+        ({"agrees": False}, "registered value 74.0 %, outside its tolerance"),
+    ],
+)
+def test_a_card_says_everything(change, words):
+    assert words in card(CLAIM | change)
+
+
+def test_a_card_leaves_out_what_there_is_not():
+    said = card(CLAIM | {"low": None, "high": None, "clean_error": None})
+    assert "interval" not in said
+    assert "clean error" not in said
+
+
+def test_a_figure_becomes_a_file_with_caption_and_text(tmp_path):
+    data = {"image/png": base64.b64encode(b"pixels").decode(), "text/plain": "x"}
+    made = figure(
+        marked(data, figure={"caption": "Two\nlines.", "alt": "What it\nshows."}), "01-1", tmp_path / "pictures"
+    )
+    assert (tmp_path / "pictures" / "01-1.png").read_bytes() == b"pixels"
+    said = made.data["text/markdown"]
+    assert said.startswith("`````{figure} pictures/01-1.png\n:name: fig-01-1\n:alt: What it shows.\n\nTwo lines.")
+
+
+def test_a_vector_figure_is_written_as_text(tmp_path):
+    figure(marked({"image/svg+xml": "<svg/>"}, figure={"caption": "c", "alt": "a"}), "01-1", tmp_path)
+    assert (tmp_path / "01-1.svg").read_text() == "<svg/>"
+
+
+def test_a_table_scrolls_in_a_named_box():
+    made = table(marked({"text/html": "<table></table>"}, table={"caption": 'A "b"'}))
+    assert 'aria-label="A &quot;b&quot;"><table></table></div>' in made.data["text/html"]
+
+
+def test_a_page_says_what_it_ran_on():
+    said = ran_on(executed().metadata["bookpress"]).source
+    rows = [line.strip("| ") for line in said.splitlines() if line.startswith("| ")]
+    assert rows[1:] == [
+        "profile | fast",
+        "dataset | procedural",
+        "seed | 1",
+        "device | CPU (x86_64)",
+        "libraries | python 3.11.2, torch 2.15.0",
+        "time | 1 min 15 s",
+        "date | 2026-11-23",
+    ]
+
+
+def test_a_staged_chapter_shows_no_parameters_of_the_machine(tmp_path):
+    made, claims = stage_chapter(executed(marked({"text/plain": "t"}, claim=CLAIM)), "01_one", tmp_path)
+    assert "a place" not in text_of(made)
+    assert made.cells[-1].source.startswith("````{admonition} What this page ran on")
+    assert 'id="claim-works"' in made.cells[2].outputs[0].data["text/html"]
+    assert claims[0]["profile"] == "fast"
+    assert claims[0]["versions"] == {"python": "3.11.2", "torch": "2.15.0"}
+    assert claims[0]["value"] == 0.75
+
+
+def stage_book(book, *outputs):
+    folder = book / "executed"
+    folder.mkdir(exist_ok=True)
+    for name in ("01_one", "02_two"):
+        (folder / f"{name}.ipynb").write_text(text_of(executed(*outputs, name=name)))
+    return stage(book, folder, book / "_build" / "staged")
+
+
+def test_staging_needs_every_chapter_and_leaves_the_sources_alone(book, capsys):
+    with pytest.raises(PressError, match="01_one: not executed in"):
+        stage(book, book / "executed", book / "_build" / "staged")
+    before = {path: path.read_bytes() for path in (book / "notebooks").iterdir()}
+    assert stage_book(book) == []
+    assert (book / "_build" / "staged" / "notebooks" / "02_two.ipynb").is_file()
+    assert (book / "_build" / "staged" / "book" / "intro.md").is_file()
+    assert {path: path.read_bytes() for path in (book / "notebooks").iterdir()} == before
+    assert "01_one: edited since it was executed" in capsys.readouterr().out
+
+
+def test_a_claim_is_made_once(book):
+    with pytest.raises(PressError, match="claim 'works': made more than once"):
+        stage_book(book, marked({"text/plain": "t"}, claim=CLAIM))
+
+
+def test_a_notebook_that_make_did_not_execute_is_refused(book):
+    folder = book / "executed"
+    folder.mkdir()
+    (folder / "01_one.ipynb").write_text(text_of(notebook("x", "1")))
+    with pytest.raises(PressError, match="01_one: what is in"):
+        stage(book, folder, book / "_build" / "staged")

@@ -1,0 +1,207 @@
+import csv
+
+import pytest
+import torch
+
+from facepoison.device import generator
+from facepoison.errors import InputError
+from facepoison.extractors import normalise
+from facepoison.protection import Answers, difference, interval, protection, rate, unseen, write_table
+from facepoison.recognition import nearest
+
+
+def crowd(people=6, known=5, asked=4, spread=0.5, seed=0):
+    """Unit embeddings around one centre for each identity: gallery, labels, probes, labels."""
+    stream = generator(seed, "crowd")
+    centres = torch.randn(people, 16, generator=stream)
+
+    def around(each):
+        labels = torch.arange(people).repeat_interleave(each)
+        return normalise(centres[labels] + spread * torch.randn(len(labels), 16, generator=stream)), labels
+
+    return *around(known), *around(asked)
+
+
+def answers(*errors, probes=10):
+    """Answers in which user i is wrong on the given share of its probes."""
+    user = torch.arange(len(errors)).repeat_interleave(probes)
+    wrong = torch.cat([torch.arange(probes) < round(error * probes) for error in errors])
+    predicted = torch.where(wrong, user + 1, user)[:, None]
+    return Answers(user, torch.arange(len(user)), user.clone(), predicted, torch.zeros(len(user), 1))
+
+
+def test_each_user_poisons_alone():
+    """The same as playing every round in full: gather that user's gallery anew and ask the recogniser."""
+    gallery, labels, probes, asked = crowd(spread=0.9)
+    stream = generator(1, "poison")
+    users = (4, 1, 3)
+    poisoned = {user: normalise(torch.randn(5, 16, generator=stream)) for user in users}
+    outcome = protection(gallery, labels, probes, asked, poisoned, k=2)
+    for user in users:
+        changed = gallery.clone()
+        changed[labels == user] = poisoned[user]
+        own = (asked == user).nonzero().flatten()
+        rows = outcome.poisoned.user == user
+        for table, known in ((outcome.poisoned, changed), (outcome.clean, gallery)):
+            found = nearest(known, labels, probes[own], k=2)
+            assert torch.equal(table.predicted[rows], found.labels)
+            torch.testing.assert_close(table.distance[rows], found.distances)
+            assert torch.equal(table.probe[rows], own)
+            assert (table.true[rows] == user).all()
+    assert outcome.poisoned.users == users
+    assert outcome.rate.value == pytest.approx(outcome.poisoned.by_user.mean().item())
+    assert outcome.rate.clean_error.value == pytest.approx(outcome.clean.by_user.mean().item())
+
+
+def test_poison_far_from_everyone_protects_and_no_poison_does_not():
+    gallery, labels, probes, asked = crowd(spread=0.1)
+    away = protection(gallery, labels, probes, asked, {u: -gallery[labels == u] for u in range(6)})
+    assert away.rate.value == 1
+    assert away.rate.clean_error.value == 0
+    same = protection(gallery, labels, probes, asked, {u: gallery[labels == u] for u in range(6)})
+    assert same.rate.value == same.rate.clean_error.value == 0
+    assert torch.equal(same.poisoned.predicted, same.clean.predicted)
+
+
+def test_top_k_is_right_more_often():
+    gallery, labels, probes, asked = crowd(people=12, spread=2.0)
+    poisoned = {u: gallery[labels == u] for u in range(12)}
+    values = [protection(gallery, labels, probes, asked, poisoned, k=k).rate.value for k in (1, 3, 12)]
+    assert values[0] > values[1] > values[2] == 0
+
+
+def test_rate_averages_users_not_probes():
+    few, many = answers(1.0, probes=2), answers(0.0, probes=18)
+    both = Answers(*(torch.cat((a, b)) for a, b in zip(vars(few).values(), (many.user + 1, *list(vars(many).values())[1:]), strict=True)))
+    both = Answers(both.user, both.probe, both.user.clone(), torch.where(both.user == 0, 5, both.user)[:, None], both.distance)
+    assert rate(both).value == 0.5
+    assert (rate(both).n, rate(both).probes) == (2, 20)
+
+
+@pytest.mark.parametrize("n", [1, 5, 20, 100])
+def test_at_zero_and_one_the_interval_is_exact_in_users(n):
+    bound = 0.025 ** (1 / n)
+    assert interval(torch.ones(n), 6 * n) == pytest.approx((bound, 1.0))
+    assert interval(torch.zeros(n), 6 * n) == pytest.approx((0.0, 1 - bound))
+
+
+def test_interval_of_one_probe_each_is_nearly_binomial():
+    """With one probe a user there are no clusters: 12 of 40 by Clopper and Pearson is 0.166 to 0.465."""
+    low, high = interval(torch.tensor([1.0] * 12 + [0.0] * 28), 40)
+    assert (low, high) == pytest.approx((0.166, 0.465), abs=0.005)
+
+
+def test_interval_counts_users_when_probes_repeat_them():
+    """Users who are always or never recognised carry one answer each, however many probes they have."""
+    errors = torch.tensor([1.0] * 6 + [0.0] * 14)
+    few, many = interval(errors, 20), interval(errors, 20000)
+    assert many[1] - many[0] > 0.9 * (few[1] - few[0])
+    alike = interval(torch.full((20,), 0.3), 20 * 60)
+    assert alike[1] - alike[0] < 0.6 * (many[1] - many[0])
+
+
+def test_more_errors_never_lower_either_end():
+    for n, m in ((20, 6), (10, 4)):
+        counts = torch.zeros(n)
+        ends = [interval(counts / m, n * m)]
+        for step in range(n * m):  # errors gather in as few users as possible
+            counts[step // m] += 1
+            ends.append(interval(counts / m, n * m))
+        for before, after in zip(ends, ends[1:], strict=False):
+            assert after[0] >= before[0] - 0.02
+            assert after[1] >= before[1] - 0.02
+
+
+@pytest.mark.parametrize(
+    ("mean", "agreement"), [(0.5, 1.0), (0.5, 0.2), (0.1, 1.0), (0.1, 0.2), (0.02, 0.3), (0.97, 0.3), (0.03, 0.02)]
+)
+def test_interval_covers_the_truth(mean, agreement):
+    """Users differ (beta distributed: a small ``agreement`` makes nearly all-or-nothing users) and have 6 probes each.
+
+    Of 600 experiments with 20 users at least 93 % must cover; by chance alone a true 95 % stays above that.
+    """
+    a, b, experiments, users, probes = mean * agreement, (1 - mean) * agreement, 600, 20, 6
+    torch.manual_seed(0)
+    chances = torch.distributions.Beta(torch.tensor(a), torch.tensor(b)).sample((experiments, users))
+    hits = torch.distributions.Binomial(probes, chances).sample()
+    covered = 0
+    for row in hits / probes:
+        low, high = interval(row, users * probes)
+        covered += low <= mean <= high
+    assert covered / experiments >= 0.93
+
+
+def test_unseen_users_bound_any_mean():
+    assert unseen(0.0, 20, 0.0, 1.0, 0.95) == pytest.approx((0.0, 0.16843), abs=1e-5)
+    low, high = unseen(0.5, 20, -1.0, 1.0, 0.95)
+    assert (low, high) == pytest.approx((0.5 - 1.5 * 0.16843, 0.5 + 0.5 * 0.16843), abs=1e-4)
+
+
+def test_difference_is_paired_by_user():
+    a, b = answers(*[0.9, 0.5, 0.7] * 8), answers(*[0.5, 0.1, 0.3] * 8)
+    gap = difference(a, b)
+    assert gap.value == pytest.approx(0.4)
+    assert gap.low > 0.1  # although the users' own errors overlap widely
+    assert difference(b, a).value == pytest.approx(-0.4)
+    assert difference(b, a).low == pytest.approx(-gap.high)
+    same = difference(a, a)
+    assert same.value == 0
+    assert same.low == pytest.approx(-same.high)
+    assert same.high > 0.1  # 24 users who agree do not prove that all do
+    assert (difference(answers(1.0), answers(0.0)).low, difference(answers(1.0), answers(0.0)).high) == (-1, 1)
+
+
+def test_difference_interval_is_students():
+    a, b = answers(0.2, 0.9, 0.4, 1.0), answers(0.8, 0.1, 0.3, 0.0)
+    gaps = torch.tensor([-0.6, 0.8, 0.1, 1.0]).double()
+    margin = 3.182446 * gaps.std().item() / 2
+    gap = difference(a, b)
+    assert (gap.low, gap.high) == pytest.approx((max(-1, 0.325 - margin), 1.0), abs=1e-5)
+
+
+def test_rate_says_what_it_stands_on():
+    value = rate(answers(0.5, 1.0), answers(0.0, 0.1))
+    assert str(value).startswith("0.750 [")
+    assert "n = 2 users, 20 probes, clean error 0.050" in str(value)
+    assert value.clean_error.clean_error is None
+    assert 0 <= value.low <= value.value <= value.high <= 1
+
+
+def test_table_is_written_whole(tmp_path):
+    gallery, labels, probes, asked = crowd()
+    outcome = protection(gallery, labels, probes, asked, {2: gallery[labels == 2]})
+    path = tmp_path / "rows.csv"
+    names = [f"person {i}" for i in range(6)]
+    write_table(path, outcome.poisoned, names, extractor="x", attack="none", recogniser="1-NN", seed=3)
+    with path.open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert list(rows[0]) == ["user", "probe", "true", "predicted", "distance", "extractor", "attack", "recogniser", "seed"]
+    assert len(rows) == 4
+    assert rows[0]["user"] == rows[0]["true"] == "person 2"
+    assert [int(row["probe"]) for row in rows] == (asked == 2).nonzero().flatten().tolist()
+    assert float(rows[1]["distance"]) == pytest.approx(outcome.poisoned.distance[1, 0].item(), abs=1e-6)
+    with pytest.raises(IndexError):
+        write_table(path, outcome.poisoned, names[:1])
+    assert path.read_text().count("\n") == 5
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_bad_input_is_one_line():
+    gallery, labels, probes, asked = crowd()
+    own = gallery[labels == 2]
+    with pytest.raises(InputError, match="no user"):
+        protection(gallery, labels, probes, asked, {})
+    with pytest.raises(InputError, match="user 2: 4 poisoned of 5 gallery pictures; poison all"):
+        protection(gallery, labels, probes, asked, {2: own[1:]})
+    with pytest.raises(InputError, match="user 9: 0 gallery pictures and 0 probes"):
+        protection(gallery, labels, probes, asked, {9: own})
+    with pytest.raises(InputError, match="gallery: embeddings are not at unit length"):
+        protection(gallery, labels, probes, asked, {2: 3 * own})
+    with pytest.raises(InputError, match="one int64 each"):
+        protection(gallery, labels, probes, asked[1:], {2: own})
+    with pytest.raises(InputError, match="other users"):
+        rate(answers(0.5), answers(0.5, 0.5))
+    with pytest.raises(InputError, match="different users"):
+        difference(answers(0.5), answers(0.5, 0.5))
+    with pytest.raises(InputError, match="interval"):
+        interval(torch.tensor([1.5]), 4)
