@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STORE := _build/store
+# certificates of the machine, as pip and git take them: behind a proxy there may be one more
+export UV_SYSTEM_CERTS ?= 1
 CODE := lib tests benchmarks notebooks
 
 PARAMETERS := PROFILE DATASET SEED EXTRACTORS SET
@@ -87,7 +89,7 @@ lab: $(STAMP) ## open the chapters in JupyterLab
 lock: $(STAMP) ## resolve requirements.txt into requirements.lock
 	@echo 'soupsieve<4.1.2' > $(VENV)/constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --constraint $(VENV)/constraints.txt \
-		--no-annotate-constraints --custom-compile-command 'make lock' requirements.txt --output-file requirements.lock
+		--custom-compile-command 'make lock' requirements.txt --output-file requirements.lock
 
 clean: ## remove all that was built (the installed .venv stays)
 	@rm -rf _build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,7 +13,7 @@ import fingerprint
 from bookpress import chapters as ch
 from bookpress.check import problems
 from bookpress.claims import as_text
-from bookpress.files import PressError, finish_swap, swap, write_whole
+from bookpress.files import FULL, PressError, finish_swap, swap, write_whole
 from bookpress.stage import Claim, stage
 
 STAMP = ".made-from"
@@ -55,6 +55,8 @@ def jupyter_book(root: Path, staged: Path, output: Path) -> None:
     done = subprocess.run([*command, "--path-output", str(output)], capture_output=True, text=True, check=False)
     log = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
     write_whole(root / "_build" / "jupyter-book.log", log)
+    if FULL in log:
+        raise OSError(log[log.index(FULL) :].splitlines()[0])
     if done.returncode:
         words = [
             line.replace(f"{staged}/", "") for line in log.splitlines() if re.search(r"WARNING|ERROR|Error:", line)

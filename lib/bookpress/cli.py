@@ -96,7 +96,7 @@ def app() -> None:
         print(error, file=sys.stderr)
         sys.exit(error.code)
     except OSError as error:
-        print(f"{error.filename or 'a file'}: {why(error)}", file=sys.stderr)
+        print(f"{error.filename}: {why(error)}" if error.filename else why(error), file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code == 130:  # typer has swallowed Ctrl-C

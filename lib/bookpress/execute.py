@@ -84,14 +84,21 @@ class Progress:
             print(flush=True)
 
 
-def papermill_engine(announce: Callable[[str], None]) -> None:
-    """Register an engine with papermill that tells ``announce`` the id of each code cell before it runs."""
+def papermill_engine(announce: Callable[[str], None]) -> list[Notebook]:
+    """Register an engine with papermill that tells ``announce`` the id of each code cell before it runs.
+
+    Returns:
+        Empty; the notebook appears in it when it begins to run, and can be looked at should it fail.
+    """
     from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+
+    running: list[Notebook] = []
 
     class Announcing(NBClientEngine):  # type: ignore[misc]
         @classmethod
         def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **kwargs: object) -> None:
             begin = nb_man.cell_start
+            running.append(nb_man.nb)
 
             def cell_start(cell: Notebook, cell_index: int | None = None, **more: object) -> None:
                 if cell.cell_type == "code":
@@ -102,6 +109,7 @@ def papermill_engine(announce: Callable[[str], None]) -> None:
             super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
 
     papermill_engines.register("bookpress", Announcing)
+    return running
 
 
 def run_notebook(source: Path, parameters: dict[str, Any], failed: Path, progress: Progress, number: int) -> Notebook:
@@ -120,12 +128,11 @@ def run_notebook(source: Path, parameters: dict[str, Any], failed: Path, progres
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    papermill_engine(lambda cell: progress.say(number, cell))
-    failed.parent.mkdir(parents=True, exist_ok=True)
+    running = papermill_engine(lambda cell: progress.say(number, cell))
     try:
         notebook: Notebook = papermill.execute_notebook(
             source,
-            failed,
+            None,
             parameters,
             engine_name="bookpress",
             kernel_name="python3",
@@ -136,6 +143,7 @@ def run_notebook(source: Path, parameters: dict[str, Any], failed: Path, progres
         )
     except papermill.PapermillExecutionError as error:
         progress.end_line()
+        write_whole(failed, text_of(running[0]))
         trace = PLAIN.sub("", "\n".join(error.traceback))
         arrow = re.search(r"^-+> \d+ (.*)$", trace, re.MULTILINE)
         line = f"\n  in:   {arrow.group(1).strip()}" if arrow else ""
@@ -147,7 +155,7 @@ def run_notebook(source: Path, parameters: dict[str, Any], failed: Path, progres
         raise PressError(
             f"{progress.where}: the kernel died, perhaps out of memory: give it more and run again"
         ) from error
-    failed.unlink()
+    failed.unlink(missing_ok=True)
     return notebook
 
 

@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+FULL = f"[Errno {errno.ENOSPC}]"
+
 
 class PressError(Exception):
     """The book cannot be made: which thing, what is wrong, what to do. ``code`` is the command's exit code."""
@@ -23,7 +25,7 @@ class UsageError(PressError):
 
 def why(error: OSError) -> str:
     """An operating system's error in words that say what to do."""
-    if error.errno == errno.ENOSPC:
+    if error.errno == errno.ENOSPC or FULL in str(error):  # copying a tree gathers its errors in a text
         return "the disk is full: free some space and run again; what was finished is kept"
     return f"{(error.strerror or str(error)).lower()}: mend that and run again; what was finished is kept"
 

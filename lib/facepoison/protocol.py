@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing, embed
 from facepoison.extractors.catalog import catalogue, load_extractor
 from facepoison.pictures import Pictures
-from facepoison.pictures.align import align_folder
+from facepoison.pictures.folders import read_folder
 from facepoison.pictures.procedural import make_pictures
 from facepoison.pictures.splits import first_users, split
 from fingerprint import LIB, of_file
@@ -166,20 +165,23 @@ class Data:
         return self.gallery[self.pictures.identities[self.gallery] == identity]
 
 
-def load_data(setting: Setting) -> Data:
+def load_data(setting: Setting, progress: Callable[[int, int], None] | None = None) -> Data:
     """The pictures of a run, with gallery, probes and users drawn by its seed.
+
+    ``progress`` is told of every file of a folder that was read.
 
     Raises:
         InputError: a folder holds nothing that can be used.
     """
     if setting.made:
-        pictures, skipped = made_people(setting, "evaluation", setting.people, setting.per_person), []
+        pictures, skipped = made_people(setting, "evaluation", setting.people, setting.per_person), {}
     else:
-        pictures, skipped = align_folder(Path(setting.dataset))
+        pictures, report = read_folder(Path(setting.dataset), progress=progress)
+        skipped = report.counts()
     gallery, probes = split(pictures, setting.seed, setting.gallery_share)
     n_users = min(setting.n_users, len(pictures.names))
     users = first_users(pictures, n_users, setting.seed)
-    return Data(pictures, gallery, probes, users, Counter(file.reason for file in skipped))
+    return Data(pictures, gallery, probes, users, skipped)
 
 
 def load_extractors(setting: Setting) -> dict[str, Extractor]:

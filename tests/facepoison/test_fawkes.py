@@ -136,8 +136,10 @@ def test_every_surrogate_takes_part(clean, surrogates, cloaked):
 
 def test_a_larger_budget_moves_features_further(clean, surrogates):
     """At equal steps, so that nothing but the threshold and the rate differ."""
-    far = [moved(surrogates[0], clean, fawkes_v1(clean, surrogates, replace(mode, steps=40), seed=1)).mean()
-           for mode in (FAWKES_V1_LOW, FAWKES_V1_MID, FAWKES_V1_HIGH)]
+    far = [
+        moved(surrogates[0], clean, fawkes_v1(clean, surrogates, replace(mode, steps=40), seed=1)).mean()
+        for mode in (FAWKES_V1_LOW, FAWKES_V1_MID, FAWKES_V1_HIGH)
+    ]
     assert far[0] < far[1] < far[2]
 
 

@@ -1,4 +1,5 @@
 import csv
+from itertools import pairwise
 
 import pytest
 import torch
@@ -72,8 +73,15 @@ def test_top_k_is_right_more_often():
 
 def test_rate_averages_users_not_probes():
     few, many = answers(1.0, probes=2), answers(0.0, probes=18)
-    both = Answers(*(torch.cat((a, b)) for a, b in zip(vars(few).values(), (many.user + 1, *list(vars(many).values())[1:]), strict=True)))
-    both = Answers(both.user, both.probe, both.user.clone(), torch.where(both.user == 0, 5, both.user)[:, None], both.distance)
+    both = Answers(
+        *(
+            torch.cat((a, b))
+            for a, b in zip(vars(few).values(), (many.user + 1, *list(vars(many).values())[1:]), strict=True)
+        )
+    )
+    both = Answers(
+        both.user, both.probe, both.user.clone(), torch.where(both.user == 0, 5, both.user)[:, None], both.distance
+    )
     assert rate(both).value == 0.5
     assert (rate(both).n, rate(both).probes) == (2, 20)
 
@@ -107,7 +115,7 @@ def test_more_errors_never_lower_either_end():
         for step in range(n * m):  # errors gather in as few users as possible
             counts[step // m] += 1
             ends.append(interval(counts / m, n * m))
-        for before, after in zip(ends, ends[1:], strict=False):
+        for before, after in pairwise(ends):
             assert after[0] >= before[0] - 0.02
             assert after[1] >= before[1] - 0.02
 
@@ -175,7 +183,17 @@ def test_table_is_written_whole(tmp_path):
     write_table(path, outcome.poisoned, names, extractor="x", attack="none", recogniser="1-NN", seed=3)
     with path.open() as handle:
         rows = list(csv.DictReader(handle))
-    assert list(rows[0]) == ["user", "probe", "true", "predicted", "distance", "extractor", "attack", "recogniser", "seed"]
+    assert list(rows[0]) == [
+        "user",
+        "probe",
+        "true",
+        "predicted",
+        "distance",
+        "extractor",
+        "attack",
+        "recogniser",
+        "seed",
+    ]
     assert len(rows) == 4
     assert rows[0]["user"] == rows[0]["true"] == "person 2"
     assert [int(row["probe"]) for row in rows] == (asked == 2).nonzero().flatten().tolist()

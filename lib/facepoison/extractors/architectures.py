@@ -45,7 +45,7 @@ def se_resnet() -> nn.Module:
     The step: ResNets with squeeze-and-excitation (Hu et al. 2018), trained with softmax on VGGFace2 (Cao et al. 2018).
     """
     network = ResNet(
-        BasicBlock,
+        BasicBlock,  # type: ignore[arg-type]  # timm annotates an instance where it takes the class
         layers=(1, 2, 2, 1),
         channels=(16, 32, 64, 128),
         stem_type="deep",
@@ -53,7 +53,7 @@ def se_resnet() -> nn.Module:
         num_classes=DIMENSIONS,
         block_args={"attn_layer": "se"},
     )
-    network.maxpool = nn.Identity()  # made for 224 pixels: at 64 it would leave 2 x 2
+    network.maxpool = nn.Identity()  # type: ignore[assignment]  # made for 224 pixels: at 64 it would leave 2 x 2
     return nn.Sequential(network, nn.BatchNorm1d(DIMENSIONS))
 
 
@@ -119,7 +119,7 @@ def mobilefacenet() -> nn.Module:
 
 
 class ImprovedResidual(nn.Module):
-    """The residual block of ArcFace's iResNet: batch norm, convolution, batch norm, PReLU, strided convolution, batch norm."""
+    """The residual block of ArcFace's iResNet: it begins and ends with batch normalisation and strides last."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import timm
@@ -21,6 +21,7 @@ from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing
 from facepoison.extractors.architectures import ARCHITECTURES
 from facepoison.extractors.onnx_files import load_onnx
+from facepoison.store import written_whole
 
 DATA = fingerprint.LIB.parent / "data"
 FILE = DATA / "catalog.toml"
@@ -67,12 +68,12 @@ class Entry:
     contract: Preprocessing
 
 
-def _entry(name: str, table: dict[str, object]) -> Entry:
+def _entry(name: str, table: dict[str, Any]) -> Entry:
     """An entry from its table in the file."""
     fields = dict(table)
     contract = {key: fields.pop(key) for key in ("size", "colour", "mean", "std", "alignment")}
-    contract |= {key: tuple(contract[key]) for key in ("mean", "std")}  # type: ignore[arg-type]
-    entry = Entry(name=name, contract=Preprocessing(**contract), **fields)  # type: ignore[arg-type]
+    contract |= {"mean": tuple(contract["mean"]), "std": tuple(contract["std"])}
+    entry = Entry(name=name, contract=Preprocessing(**contract), **fields)
     if entry.kind not in get_args(Kind) or entry.format not in get_args(Format):
         raise ValueError(f"kind {entry.kind}, format {entry.format}")
     return entry
@@ -106,6 +107,26 @@ def find_entry(name: str, file: Path = FILE) -> Entry:
     if name not in entries:
         raise InputError(f"extractor '{name}' is unknown: use one of {', '.join(entries)}")
     return entries[name]
+
+
+def record(name: str, path: Path, file: Path = FILE) -> None:
+    """Write size and SHA-256 of an extractor's new weights into the catalogue.
+
+    Raises:
+        InputError: the catalogue does not know the name, or cannot be written.
+    """
+    entry = find_entry(name, file)
+    before, table, after = file.read_text().partition(f"[{name}]\n")
+    values = {
+        "bytes": (str(entry.bytes), str(path.stat().st_size)),
+        "sha256": (entry.sha256, fingerprint.of_file(path)),
+    }
+    for key, (old, new) in values.items():
+        quote = '"' if key == "sha256" else ""
+        after = after.replace(f"{key} = {quote}{old}{quote}\n", f"{key} = {quote}{new}{quote}\n", 1)
+    with written_whole(file) as scratch:
+        scratch.write_text(before + table + after)
+    _read.cache_clear()
 
 
 def check_file(path: Path, entry: Entry) -> None:

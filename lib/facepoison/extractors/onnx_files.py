@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx2torch import convert
 from torch import Tensor, nn
 
@@ -45,7 +45,7 @@ class BlackBox(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Embeddings (B, D) of normalised pictures (B, 3, H, W)."""
-        answer: Tensor = _Asked.apply(pictures, self)  # type: ignore[no-untyped-call]
+        answer: Tensor = _Asked.apply(pictures, self)
         return answer
 
 

@@ -170,7 +170,8 @@ def training_pictures(
         with safe_open(path, "pt") as shard:
             shards.append(shard.get_tensor("pixels"))
             seconds += float(shard.metadata()["seconds"])
-    return torch.cat(shards).unflatten(0, (total, recipe.per_person)), seconds
+    pixels = torch.cat(shards)
+    return pixels.view(total, recipe.per_person, *pixels.shape[1:]), seconds
 
 
 def augment(pictures: Tensor, how: Augmentation, rng: torch.Generator, amount: float = 1.0) -> Tensor:
@@ -214,8 +215,8 @@ def augment(pictures: Tensor, how: Augmentation, rng: torch.Generator, amount: f
 def margin_logits(cosines: Tensor, labels: Tensor, loss: Loss, scale: float, margin: float) -> Tensor:
     """Logits (B, C) of a margin loss from the cosines between embeddings and class weights.
 
-    CosFace (Wang et al. 2018) subtracts the margin from the cosine of the right class, ArcFace (Deng et al. 2019) adds it
-    to the angle; where that would pass 180 degrees, ArcFace falls back to a line that keeps falling.
+    CosFace (Wang et al. 2018) subtracts the margin from the cosine of the right class, ArcFace (Deng et al. 2019) adds
+    it to the angle; where that would pass 180 degrees, ArcFace falls back to a line that keeps falling.
     """
     right = cosines.gather(1, labels[:, None])
     if loss == "cosface":
@@ -252,7 +253,7 @@ def rank_1(extractor: Extractor, pixels: Tensor) -> float:
         pixels: uint8 (identities, pictures of each, 3, H, W); the first 70 % of each person's pictures are gallery.
     """
     people, each = pixels.shape[:2]
-    embeddings = embed(extractor, pixels.flatten(0, 1)).unflatten(0, (people, each))
+    embeddings = embed(extractor, pixels.flatten(0, 1)).view(people, each, -1)
     cut = round(0.7 * each)
     gallery, probes = embeddings[:, :cut].flatten(0, 1), embeddings[:, cut:].flatten(0, 1)
     nearest = (probes @ gallery.T).argmax(1) // cut
@@ -287,6 +288,11 @@ def fit(
     """Train a network on pictures uint8 (identities, pictures of each, 3, H, W), resuming from ``checkpoint``.
 
     Args:
+        recipe: What to train.
+        pixels: The training pictures.
+        checkpoint: File that the state is kept in.
+        device: Where to compute.
+        report: Receives lines on how it goes.
         every: Seconds between two checkpoints; each also reports.
 
     Returns:
@@ -295,7 +301,7 @@ def fit(
     people, each = pixels.shape[:2]
     flat = pixels.flatten(0, 1)
     torch.manual_seed(generator(recipe.seed, recipe.name, "weights").initial_seed())  # layers draw from the global one
-    network = ARCHITECTURES[recipe.architecture]().to(device, memory_format=torch.channels_last).train()
+    network = ARCHITECTURES[recipe.architecture]().to(device).to(memory_format=torch.channels_last).train()
     head = Head(people, recipe).to(device)
     weights = [*network.parameters(), *head.parameters()]
     vectors = [weight for weight in weights if weight.numel() == max(weight.shape)]  # biases, slopes, norms: no decay
@@ -331,7 +337,7 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         step += 1
         losses, hits, seen = (

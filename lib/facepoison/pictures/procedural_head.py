@@ -135,6 +135,11 @@ def hair_length(p: Columns, q: Columns) -> Tensor:
     return (usual * (1 - 0.8 * bald_of(p))).clamp(0, 1)
 
 
+def fringe_of(p: Columns, q: Columns) -> Tensor:
+    """How far the hair falls over the forehead, 0 to 1."""
+    return smooth((p.fringed + 0.6 * q.fringe - 0.3) * 2)
+
+
 def smile_of(q: Columns) -> Tensor:
     """Strength of the smile: half of the pictures show little of it."""
     return q.smile.clamp_min(-0.2)
@@ -207,7 +212,7 @@ def _hair(p: Columns, q: Columns, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     receding = p.recede * p.masculine * (0.4 + 0.6 * p.age)
     line = p.hairline + bald * 0.9 - p.temples * 0.55 * x * x
     line = line + 0.13 * receding * torch.exp(-((x.abs() - 0.33) / 0.17).square())
-    fringe = smooth(q.fringe * 3) * (1 - bald) * smooth(long * 5)
+    fringe = fringe_of(p, q) * (1 - bald) * smooth(long * 5)
     bangs = p.eye_y + p.brow_gap + 0.09 + 0.5 * (x - q.part) ** 2 * (0.3 + q.volume)
     line = line + fringe * (torch.minimum(bangs, line) - line)
     top = y - line
@@ -266,7 +271,7 @@ def head(p: Columns, q: Columns, view: View) -> Head:
     hair = _hair(p, q, x0, y0, z0)
     long = hair_length(p, q)
     thick = (0.035 + 0.055 * long + 0.075 * q.volume * (0.5 + 0.5 * long)) * (0.75 + 0.4 * y0.clamp(0, 1))
-    _, clouds, _ = noise(x0 * 0.55 + p.mole_x, y0 * 0.55 + q.part)
+    _, clouds, _ = noise(x0 * 0.55 + p.mole_x, y0 * 0.55 + p.mole_y)
     thick = thick * (1 + (0.12 + 0.45 * p.curl) * clouds)
     radius = base + _features(p, q, x0, y0, z0) + thick * smooth(hair * (7 - 2 * long))
     x, y, z = radius * dx, radius * dy, radius * dz
@@ -318,5 +323,5 @@ def head(p: Columns, q: Columns, view: View) -> Head:
     r = torch.sqrt(flat + depth * depth)
     found = _lookup(surface, px, py, pz, r).unbind(1)
     # a ray that stopped far in front of the silhouette has met the head, however steep the place
-    cover = torch.where(depth > 0.35, 1.0, (1.0 - nearest / view.pixel).clamp(0, 1))
+    cover = torch.where(depth > 0.55, 1.0, (1.0 - nearest / view.pixel).clamp(0, 1))
     return Head(cover, depth, *found)

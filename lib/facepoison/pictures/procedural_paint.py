@@ -11,9 +11,20 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from facepoison.pictures.procedural_head import Columns, Head, View, beard_of, bell, hair_length, noise, smile_of, smooth
+from facepoison.pictures.procedural_head import (
+    Columns,
+    Head,
+    View,
+    beard_of,
+    bell,
+    fringe_of,
+    hair_length,
+    noise,
+    smile_of,
+    smooth,
+)
 
-SKIN = ((0.96, 0.83, 0.74), (0.89, 0.72, 0.59), (0.77, 0.57, 0.43), (0.60, 0.41, 0.29), (0.41, 0.27, 0.19))
+SKIN = ((0.94, 0.80, 0.71), (0.88, 0.71, 0.58), (0.77, 0.57, 0.43), (0.60, 0.41, 0.29), (0.41, 0.27, 0.19))
 LENS = 0.86  # where glasses are worn, towards the nose
 HAIR = ((0.10, 0.085, 0.08), (0.19, 0.13, 0.10), (0.34, 0.22, 0.14), (0.50, 0.27, 0.13), (0.78, 0.62, 0.38))
 IRIS = ((0.22, 0.12, 0.07), (0.40, 0.26, 0.12), (0.36, 0.42, 0.24), (0.28, 0.45, 0.62), (0.48, 0.54, 0.58))
@@ -238,7 +249,7 @@ def paint(p: Columns, q: Columns, view: View, h: Head) -> Tensor:
     x, y = view.x, view.y
     soft = view.pixel
     yaw, pitch = torch.sin(q.yaw), torch.sin(q.pitch)
-    strength = (1.28 * (1 - 0.55 * q.ambient)).unsqueeze(1)
+    strength = (1.20 * (1 - 0.55 * q.ambient)).unsqueeze(1)
     ambient = (q.ambient * 0.95).unsqueeze(1)
     long = hair_length(p, q)
     hair = _hair_colour(p, q)
@@ -247,13 +258,13 @@ def paint(p: Columns, q: Columns, view: View, h: Head) -> Tensor:
 
     # strands run down from the crown, or to both sides of the parting; curls run nowhere
     grain, clouds, _ = noise(h.x * 0.9 + p.mole_x, h.y * 0.9 + p.mole_y)
-    fringe = smooth(q.fringe * 3)
+    fringe = fringe_of(p, q)
     sx, sy = x - 0.5 * yaw, y + 0.4 * pitch
     down = (sx - q.part * 0.5) / (1.75 - sy.clamp_max(1.5))
     aside = 0.55 * sy + 0.8 * (sx - q.part).square()
     combed = (1 - fringe) * smooth(long * 4 - 0.8) * smooth(sy * 1.8 - 0.3)
     strand, waves, _ = noise(torch.lerp(down, aside, combed) * 1.6 + p.mole_x, (1.6 - sy) * 0.10 + q.part)
-    strand = torch.lerp(strand, clouds * 1.3, smooth(p.curl * 2.5 - 1.2) * h.cover)
+    strand = torch.lerp(strand, clouds * 0.8, smooth(p.curl * 2.5 - 1.2) * h.cover)
     shine = 0.80 + 0.26 * strand + 0.10 * waves
 
     # long hair behind the head
@@ -310,9 +321,9 @@ def paint(p: Columns, q: Columns, view: View, h: Head) -> Tensor:
 
     # long hair falls over the sides of the face
     lx = x - 0.10 * yaw
-    inner = p.width * 0.87 + 0.04 * waves + 0.015 * strand + 0.6 * (yaw * torch.sign(x)).clamp_min(0)
+    inner = p.width * (0.80 + 0.08 * smooth(0.5 - 3 * y)) + 0.04 * waves + 0.015 * strand + 0.6 * (yaw * torch.sign(x)).clamp_min(0)
     inner = torch.lerp(inner, neck_half + 0.03, smooth(-1.6 * (y + 0.55)))
-    fall = mane * smooth((lx.abs() - inner) / (soft + 0.06) + 0.5) * smooth((0.50 - y) * 2.5) * smooth((long - 0.46) * 12)
+    fall = mane * smooth((lx.abs() - inner) / (soft + 0.06) + 0.5) * smooth((0.72 - y) * 2.5) * smooth((long - 0.46) * 12)
     _over(picture, hair * mane_light, fall)
     _glasses(picture, p, q, view, h, scalp)
     return picture.clamp_min_(0)
@@ -354,14 +365,14 @@ def _ears(
         hidden = h.cover * ((h.z - pz - 0.03) / 0.06).clamp(0, 1)
         cover = cover * (1 - hidden)
         light = _lit((0.5 * sign + 0.5 * dx.clamp(-1, 1), 0.3 * dy.clamp(-1, 1), 0.65 + 0 * dx), view)
-        shade = 1 - 0.45 * bell(d - 0.62, dy - 0.1, 0.16, 1.2) - 0.3 * bell(dx, dy + 0.05, 0.45, 0.35)
+        shade = 1 - 0.28 * bell(d - 0.62, dy - 0.1, 0.16, 1.2) - 0.3 * bell(dx, dy + 0.05, 0.45, 0.35)
         tone = skin * torch.tensor([1.0, 0.88, 0.86], device=dx.device).view(1, 3, 1, 1)
         _over(picture, tone * ((ambient * 0.8 + 0.85 * strength * light.unsqueeze(1)) * shade.unsqueeze(1)), cover)
 
 
 def _glasses(picture: Tensor, p: Columns, q: Columns, view: View, h: Head, scalp: Tensor) -> None:
     """Put glasses on, where there are any: a signed distance in a plane before the eyes."""
-    on = (q.glasses > 0.8).float()
+    on = (q.glasses > 0.82).float()
     if not bool(on.any()):
         return
     vx, vy, vz = view.ray

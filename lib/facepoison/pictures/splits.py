@@ -31,7 +31,7 @@ def split(pictures: Pictures, seed: int, share: float = 0.7) -> tuple[Tensor, Te
     if not 0 < share < 1:
         raise InputError(f"share {share}: must lie between 0 and 1; the protocol's is 0.7")
     gallery, probes = [], []
-    for identity in pictures.identities.unique().tolist():
+    for identity in sorted(set(pictures.identities.tolist())):
         places = (pictures.identities == identity).nonzero().flatten().cpu()
         if len(places) < 2:
             raise InputError(f"identity '{pictures.names[identity]}': one picture only; add another or leave it out")
@@ -50,7 +50,7 @@ def first_users(pictures: Pictures, n: int, seed: int) -> tuple[int, ...]:
     Raises:
         InputError: there are fewer identities than that.
     """
-    present: list[int] = pictures.identities.unique().tolist()
+    present: list[int] = sorted(set(pictures.identities.tolist()))
     if not 1 <= n <= len(present):
         raise InputError(f"users: {n} asked for, {len(present)} identities there; ask for 1 to {len(present)}")
     draw = {who: torch.rand((), generator=generator(seed, "users", pictures.names[who])).item() for who in present}

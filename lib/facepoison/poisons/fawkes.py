@@ -107,7 +107,10 @@ def cloak(clean: Tensor, start: Tensor, surrogates: Sequence[Extractor], preset:
         picture = project(from_tanh(centre + modifier), clean, preset.limit)
         dissimilarity = dssim(picture, clean)
         distance = torch.stack(
-            [squared_distance(embeddings(f, picture), reference) for f, reference in zip(surrogates, references, strict=True)]
+            [
+                squared_distance(embeddings(f, picture), reference)
+                for f, reference in zip(surrogates, references, strict=True)
+            ]
         ).sum(dim=0)
         excess = (dissimilarity - preset.threshold).clamp(min=0)
         modifier.grad = input_gradient(preset.penalty * excess.square() - weight * distance, modifier)

@@ -64,8 +64,9 @@ def check_surrogates(surrogates: Sequence[Extractor], picture: Tensor) -> torch.
         embedding = surrogate(trial)
         if not embedding.requires_grad:
             raise InputError(f"surrogate '{surrogate.name}': detached from its input; let gradients flow through it")
-        # Unit length takes a direction away: ask for the embedding's own slope, not for that of its length.
-        (slope,) = torch.autograd.grad(embedding.sum(), trial)
+        # Along a random direction: the plain sum of an embedding may be constant by construction.
+        direction = torch.randn(embedding.shape, generator=generator(0, "slope")).to(embedding)
+        (slope,) = torch.autograd.grad((embedding * direction).sum(), trial)
         if not bool(slope.isfinite().all()) or not bool(slope.any()):
             what = "zero" if bool(slope.isfinite().all()) else "not finite"
             raise InputError(f"surrogate '{surrogate.name}': its gradient is {what}; a poison cannot follow it")

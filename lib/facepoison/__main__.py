@@ -1,0 +1,5 @@
+"""``python -m facepoison``: the command line."""
+
+from facepoison.cli import app
+
+app()
