@@ -45,10 +45,9 @@ def recorded(path: Path) -> Notebook:
 
 
 def expected(notebook: Notebook, before: Notebook) -> dict[str, float]:
-    """Seconds by cell id, from the last run, else from the whole chapter's time at the registered setting."""
-    code = [cell.id for cell in notebook.cells if cell.cell_type == "code"]
-    whole = float(notebook.metadata.get("bookpress", {}).get("seconds", 0))
-    return {name: float(before.get("cells", {}).get(name, whole / len(code))) for name in code}
+    """Seconds by cell id, from the last run, else from the cells, which keep theirs at the registered setting."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return {cell.id: float(before.get("cells", {}).get(cell.id, cell.metadata.get("seconds", 0))) for cell in code}
 
 
 class Progress:

@@ -44,8 +44,9 @@ def stripped(notebook: Notebook) -> Notebook:
     code = 0
     for cell in notebook.cells:
         new = nbformat.from_dict({"cell_type": cell.cell_type, "metadata": {}})
-        if ch.tags(cell):
-            new.metadata["tags"] = ch.tags(cell)
+        for name in ("tags", "seconds", "mystnb", "slideshow"):
+            if cell.metadata.get(name):
+                new.metadata[name] = cell.metadata[name]
         new["source"] = "\n".join(line.rstrip() for line in cell.source.strip("\n").split("\n"))
         new["id"] = cell.get("id") or fingerprint.of_text(new.source, str(len(cells)))[:8]
         if cell.cell_type == "code":
@@ -56,9 +57,7 @@ def stripped(notebook: Notebook) -> Notebook:
         if cell.get("attachments"):
             new["attachments"] = cell.attachments
         cells.append(new)
-    metadata: dict[str, object] = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-    if "bookpress" in notebook.metadata:
-        metadata["bookpress"] = {"seconds": int(notebook.metadata.bookpress["seconds"])}
+    metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     fields = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
     notebook = nbformat.from_dict(fields)
     return notebook
@@ -94,8 +93,15 @@ def faults(path: Path, registered: Mapping[str, object]) -> list[str]:
     return found
 
 
+def steady(took: float, before: int) -> int:
+    """Seconds to keep for a cell: 0 for a quick one, and the ones before unless they are off by half."""
+    if before and 0.5 * before < took < 1.5 * before:
+        return before
+    return round(took / 5) * 5
+
+
 def register(root: Path, executed: Path) -> Iterator[str]:
-    """Write the words of checked cells and the time they took from executed chapters into ``notebooks``.
+    """Write the words of checked cells and the times of all from executed chapters into ``notebooks``.
 
     Yields:
         One line for each notebook that changed.
@@ -110,8 +116,9 @@ def register(root: Path, executed: Path) -> Iterator[str]:
             cell["outputs"] = said[cell.id].outputs
             if not kept(cell.outputs):
                 raise PressError(f"{source.name}, cell '{cell.id}': checked, but it prints and displays no text")
-        seconds = round(recorded(executed / source.name).seconds, -1) or 10
-        notebook.metadata["bookpress"] = {"seconds": int(seconds)}
+        took = recorded(executed / source.name).cells
+        for cell in notebook.cells:
+            cell.metadata["seconds"] = steady(took.get(cell.id, 0), cell.metadata.get("seconds", 0))
         text = text_of(stripped(notebook))
         if text != source.read_text():
             write_whole(source, text)

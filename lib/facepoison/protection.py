@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from facepoison.errors import InputError
-from facepoison.recognition import Metric, closest, identity_distances, nearest
+from facepoison.recognition import Metric, closest, identity_distances
 from facepoison.store import written_whole
 
 CONFIDENCE = 0.95
@@ -187,13 +187,13 @@ def rank_one(embeddings: Tensor, identities: Tensor, gallery: Tensor, probes: Te
     """Share of clean probes whose nearest gallery picture shows the right person, averaged over people.
 
     Args:
-        embeddings: Of all pictures, (N, D), at unit length.
+        embeddings: Of all pictures, (N, D): of an extractor, or any numbers that pictures are to be compared by.
         identities: int64 (N,).
         gallery: Places of the gallery, int64.
         probes: Places of the probes, int64.
     """
-    found = nearest(embeddings[gallery], identities[gallery], embeddings[probes])
-    return share(found.labels[:, 0] == identities[probes], identities[probes])
+    found = torch.cdist(embeddings[probes], embeddings[gallery]).argmin(dim=1)
+    return share(identities[gallery][found] == identities[probes], identities[probes])
 
 
 def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Difference:

@@ -75,7 +75,7 @@ def identity_distances(gallery: Tensor, labels: Tensor, probes: Tensor, n: int, 
     for some in batches(len(probes), max(1, CELLS // len(gallery))):
         cosine = 1 - (probes[some].float() @ gallery.float().T).clamp(-1, 1)
         nearest = cosine.new_full((len(cosine), n), torch.inf)
-        parts.append(nearest.scatter_reduce_(1, labels.expand(len(cosine), -1), cosine, "amin"))
+        parts.append(nearest.scatter_reduce_(1, labels.to(cosine.device).expand_as(cosine), cosine, "amin"))
     distances = torch.cat(parts) if parts else gallery.new_empty(0, n, dtype=torch.float32)
     return (2 * distances).sqrt() if metric == "euclidean" else distances
 

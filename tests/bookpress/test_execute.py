@@ -80,12 +80,13 @@ def test_a_stopped_run_ends_with_130_and_its_kernel(book):
     assert not list((book / "_build").rglob("01_one.ipynb"))
 
 
-def test_expected_times_come_from_the_last_run_else_from_the_whole_chapter():
+def test_expected_times_come_from_the_last_run_else_from_the_cells():
     chapter = notebook("x", "1", "2")
     assert expected(chapter, {}) == {"parameters": 0, "cell-0": 0, "cell-1": 0}
-    chapter.metadata["bookpress"] = {"seconds": 30}
-    assert expected(chapter, {}) == {"parameters": 10, "cell-0": 10, "cell-1": 10}
-    assert expected(chapter, {"cells": {"cell-0": 70.0}}) == {"parameters": 10, "cell-0": 70, "cell-1": 10}
+    for cell in chapter.cells[2:]:
+        cell.metadata["seconds"] = 30
+    assert expected(chapter, {}) == {"parameters": 0, "cell-0": 30, "cell-1": 30}
+    assert expected(chapter, {"cells": {"cell-0": 70.0}}) == {"parameters": 0, "cell-0": 70, "cell-1": 30}
 
 
 def test_progress_names_chapter_cell_and_times(capsys):

@@ -82,7 +82,7 @@ def test_register_takes_words_and_times_from_the_executed_chapters(book, tmp_pat
     source = write(book, "01_one", "claim()", tags={0: ["nbval-check-output"]})
     done = ran("claim()", tags={0: ["nbval-check-output"]})
     done.cells.insert(2, v4.new_code_cell("seed = 1", metadata={"tags": ["injected-parameters"]}))
-    done.metadata["bookpress"] = {"seconds": 42.4}
+    done.metadata["bookpress"] = {"cells": {"parameters": 0.1, "cell-0": 42.4}}
     executed = tmp_path / "executed"
     executed.mkdir()
     (executed / "01_one.ipynb").write_text(text_of(done))
@@ -90,7 +90,11 @@ def test_register_takes_words_and_times_from_the_executed_chapters(book, tmp_pat
     assert list(strip.register(book, executed)) == ["01_one.ipynb: registered", "02_two.ipynb: registered"]
     made = ch.read(source)
     assert made.cells[2].outputs[0].data["text/plain"] == "<Figure>"
-    assert made.metadata.bookpress == {"seconds": 40}
+    assert [cell.metadata.get("seconds") for cell in made.cells] == [None, None, 40]
+    assert list(strip.register(book, executed)) == []
+
+    done.metadata["bookpress"]["cells"]["cell-0"] = 30.0  # another machine, not worth a change
+    (executed / "01_one.ipynb").write_text(text_of(done))
     assert list(strip.register(book, executed)) == []
 
     done.cells[3]["outputs"] = []

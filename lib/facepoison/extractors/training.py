@@ -51,13 +51,13 @@ class Augmentation:
         cutout: Chance that a square of 12 to 24 pixels is painted over.
     """
 
-    shift: float = 3.0
-    zoom: float = 0.05
-    turn: float = 0.08
-    colour: float = 0.08
-    blur: float = 1.0
-    noise: float = 0.03
-    cutout: float = 0.2
+    shift: float = 2.0
+    zoom: float = 0.03
+    turn: float = 0.05
+    colour: float = 0.05
+    blur: float = 0.7
+    noise: float = 0.02
+    cutout: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Recipe:
         identities: How many made identities it learns from; ``held_out`` more are kept for validation.
         per_person: Pictures of each.
         epochs: Passes over the training pictures.
-        loss: What turns cosines into logits; ``scale`` and ``margin`` are those of the margin losses. The margin grows
-            from zero over the first quarter of the steps, without which small networks do not start.
+        loss: What turns cosines into logits; ``scale`` and ``margin`` are those of the margin losses. The margin is
+            zero for the first fifth of the steps and grows over the next two: small networks do not start otherwise.
         rate: Highest learning rate of AdamW, reached after ``warm_up`` steps and followed by a cosine to zero.
         calm: Share of the steps, at the end, over which augmentation fades to a third.
         bfloat16: Whether the network computes in bfloat16 (its weights stay float32).
@@ -111,19 +111,9 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("arcface_2019", "narrow iResNet", 1200, 20, 30, "arcface", scale=24.0, margin=0.3),
-        Recipe("vggface2_2018", "narrow SE-ResNet", 800, 20, 30, "softmax"),
-        Recipe(
-            "mobilefacenet_2018",
-            "narrow MobileFaceNet",
-            800,
-            20,
-            20,
-            "cosface",
-            scale=20.0,
-            margin=0.25,
-            bfloat16=False,
-        ),
+        Recipe("arcface_2019", "narrow iResNet", 3000, 20, 12, "arcface", scale=24.0, margin=0.3),
+        Recipe("vggface2_2018", "narrow SE-ResNet", 1500, 20, 15, "softmax"),
+        Recipe("mobilefacenet_2018", "narrow MobileFaceNet", 1500, 20, 12, "cosface", 20.0, 0.25, bfloat16=False),
     )
 }
 
@@ -232,17 +222,16 @@ def margin_logits(cosines: Tensor, labels: Tensor, loss: Loss, scale: float, mar
 class Head(nn.Module):
     """The classifier that is thrown away after training."""
 
-    def __init__(self, classes: int, recipe: Recipe) -> None:
+    def __init__(self, classes: int, loss: Loss) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.cosine = loss != "softmax"
         self.weight = nn.Parameter(torch.randn(classes, DIMENSIONS) * 0.1)
 
-    def forward(self, embeddings: Tensor, labels: Tensor, margin: float) -> Tensor:
-        """Logits (B, C) of embeddings (B, D) for the recipe's loss."""
-        if self.recipe.loss == "softmax":
-            return embeddings @ self.weight.T
-        cosines = F.normalize(embeddings) @ F.normalize(self.weight).T
-        return margin_logits(cosines, labels, self.recipe.loss, self.recipe.scale, margin)
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Scores (B, C) of embeddings (B, D): cosines for the margin losses, products for softmax."""
+        if self.cosine:
+            return F.normalize(embeddings) @ F.normalize(self.weight).T
+        return embeddings @ self.weight.T
 
 
 def rank_1(extractor: Extractor, pixels: Tensor) -> float:
@@ -271,7 +260,7 @@ def schedule(recipe: Recipe, step: int) -> tuple[float, float, float]:
     done = step / recipe.steps
     warm = min(1.0, (step + 1) / recipe.warm_up)
     rate = recipe.rate * warm * (1 + math.cos(math.pi * done)) / 2
-    margin = recipe.margin * min(1.0, 4 * done)
+    margin = recipe.margin * min(1.0, max(0.0, (done - 0.2) / 0.4))
     amount = 1 - 2 / 3 * max(0.0, (done - (1 - recipe.calm)) / recipe.calm)
     return rate, margin, amount
 
@@ -302,7 +291,7 @@ def fit(
     flat = pixels.flatten(0, 1)
     torch.manual_seed(generator(recipe.seed, recipe.name, "weights").initial_seed())  # layers draw from the global one
     network = ARCHITECTURES[recipe.architecture]().to(device).to(memory_format=torch.channels_last).train()
-    head = Head(people, recipe).to(device)
+    head = Head(people, recipe.loss).to(device)
     weights = [*network.parameters(), *head.parameters()]
     vectors = [weight for weight in weights if weight.numel() == max(weight.shape)]  # biases, slopes, norms: no decay
     others = [weight for weight in weights if weight.numel() != max(weight.shape)]
@@ -332,7 +321,8 @@ def fit(
         inputs = ((pictures - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
             embeddings = network(inputs)
-        logits = head(embeddings.float(), labels, margin)
+        scores = head(embeddings.float())
+        logits = margin_logits(scores, labels, recipe.loss, recipe.scale, margin) if head.cosine else scores
         loss = F.cross_entropy(logits, labels)
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -342,7 +332,7 @@ def fit(
         step += 1
         losses, hits, seen = (
             losses + loss.item() * len(some),
-            hits + int((logits.argmax(1) == labels).sum()),
+            hits + int((scores.argmax(1) == labels).sum()),
             seen + len(some),
         )
         now = time.perf_counter()
@@ -394,6 +384,8 @@ def train(
         InputError: the device is not there, or a file cannot be written.
     """
     where = pick_device(device)
+    code = fingerprint.of_modules("facepoison.extractors.training")  # as it is now, not as it may be in an hour
+    stands_at = commit()
     drawn = fingerprint.of_modules("facepoison.pictures.procedural")
     asked = json.dumps([recipe.people, recipe.seed, recipe.per_person, recipe.identities + recipe.held_out])
     folder = scratch / f"{recipe.name}-{fingerprint.of_text(drawn, asked)[:12]}"
@@ -426,8 +418,8 @@ def train(
         "precision": "float16" if keep_half else "float32",
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "pictures_sha256": hashlib.sha256(pixels.numpy().tobytes()).hexdigest(),
-        "code_sha256": fingerprint.of_modules("facepoison.extractors.training"),
-        "commit": commit(),
+        "code_sha256": code,
+        "commit": stands_at,
         "device": device_kind(device),
         "versions": versions(),
         "seconds": {"rendering": round(rendering), "training": round(seconds)},

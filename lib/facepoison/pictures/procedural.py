@@ -241,7 +241,8 @@ def render(people: Tensor, nuisance: Tensor, size: int) -> Tensor:
 
     The head is a star-shaped surface whose radius is a map over the directions from its centre; rays meet it after a
     few steps. Light and its soft shadow are computed in the map, skin, eyes, mouth and hair where rays meet the head,
-    the rest (ears, neck, clothes, long hair, glasses) from formulas; a camera with lens, sensor and compression ends it.
+    the rest (ears, neck, clothes, long hair, glasses) from formulas; a camera with lens, sensor and compression
+    ends it.
 
     Args:
         people: Identity parameters (B, len(PERSON)) from `draw_people`.

@@ -21,7 +21,8 @@ REACH = 1.78  # half-width of the map; 2 would be the back of the head
 SPAN = 0.39  # half a head's height as a share of the picture's
 RISE = -0.035  # height of the picture's middle over the head's centre
 BOUND = 1.27  # no point of a head is further from its centre
-STEPS = 9
+DEEPEST = -0.6  # no ray is followed further behind the head's centre
+STEPS = 11  # of a ray towards the head
 
 
 class Columns:
@@ -141,7 +142,7 @@ def fringe_of(p: Columns, q: Columns) -> Tensor:
 
 
 def smile_of(q: Columns) -> Tensor:
-    """Strength of the smile: half of the pictures show little of it."""
+    """Strength of the smile; corners of the mouth never turn down far."""
     return q.smile.clamp_min(-0.2)
 
 
@@ -256,7 +257,8 @@ def _features(p: Columns, q: Columns, x: Tensor, y: Tensor, z: Tensor) -> Tensor
     out -= p.cleft.clamp_min(0) * bell(x, y - chin + 0.02, 0.025, 0.08)
     fold = (0.004 + 0.020 * p.age + 0.010 * smile.clamp_min(0)) * front
     crease = p.nose_width + 0.03 + (tip + 0.02 - y).clamp(0, 0.4) * 0.55
-    out -= fold * torch.exp(-((side - crease) / 0.05).square()) * smooth((tip + 0.08 - y) * 8) * smooth((y - mouth + 0.08) * 8)
+    fold = fold * torch.exp(-((side - crease) / 0.05).square())
+    out -= fold * smooth((tip + 0.08 - y) * 8) * smooth((y - mouth + 0.08) * 8)
     return out * front
 
 
@@ -290,11 +292,11 @@ def head(p: Columns, q: Columns, view: View) -> Head:
     # soft shadow: a few steps towards the light, each compared with the radius there
     maps = radius.unsqueeze(1)
     blocked = torch.zeros_like(radius)
-    for step in (0.05, 0.11, 0.19, 0.30, 0.44):
-        sx, sy, sz = x + step * lx, y + step * ly, z + step * lz
+    for reach in (0.05, 0.11, 0.19, 0.30, 0.44):
+        sx, sy, sz = x + reach * lx, y + reach * ly, z + reach * lz
         r = torch.sqrt(sx * sx + sy * sy + sz * sz)
         over = _lookup(maps, sx, sy, sz, r).squeeze(1) - r
-        blocked = torch.maximum(blocked, over / (0.02 + 0.16 * step))
+        blocked = torch.maximum(blocked, over / (0.02 + 0.16 * reach))
     lit = 1 - smooth(blocked + 0.12)
     diffuse = ((facing + 0.18) / 1.18).clamp(0, 1) * (0.25 + 0.75 * lit)
     k = side // 12 * 2 + 1
@@ -306,22 +308,26 @@ def head(p: Columns, q: Columns, view: View) -> Head:
     gloss = shine.clamp_min(0).pow(22) * lit
     surface = torch.stack((diffuse, cavity, gloss, hair, x0, y0, z0), 1)
 
-    # march the rays from a ball around the head; a step never overshoots by much, as the radius changes slowly
+    # march the rays inwards from a ball around the head; once a step has gone through the surface, stay between the
+    # last point outside and the last one inside
     ox, oy, oz = view.origin
     flat = view.x.square() + view.y.square()
     depth = torch.sqrt((BOUND * BOUND - flat).clamp_min(0))
+    outside, inside = depth, torch.full_like(depth, DEEPEST)
     nearest = torch.full_like(depth, 9.0)
     for _ in range(STEPS):
         px, py, pz = ox + depth * vx, oy + depth * vy, oz + depth * vz
         r = torch.sqrt(flat + depth * depth)
         above = r - _lookup(maps, px, py, pz, r).squeeze(1)
         nearest = torch.minimum(nearest, above)
+        within = above < 0
+        outside, inside = torch.where(within, outside, depth), torch.where(within, depth, inside)
         # on a sphere the ray loses height at the rate depth / r
-        depth = depth - above * (r / depth.clamp_min(0.05)).clamp_max(2.2)
-        depth = depth.clamp_min(-0.6)
+        step = depth - above * (r / depth.clamp_min(0.05)).clamp_max(2.2)
+        middle = 0.5 * (outside + inside)
+        depth = torch.where((inside > DEEPEST) & ((step > outside) | (step < inside)), middle, step).clamp_min(DEEPEST)
     px, py, pz = ox + depth * vx, oy + depth * vy, oz + depth * vz
     r = torch.sqrt(flat + depth * depth)
     found = _lookup(surface, px, py, pz, r).unbind(1)
-    # a ray that stopped far in front of the silhouette has met the head, however steep the place
-    cover = torch.where(depth > 0.55, 1.0, (1.0 - nearest / view.pixel).clamp(0, 1))
+    cover = (1.0 - nearest / view.pixel).clamp(0, 1)
     return Head(cover, depth, *found)

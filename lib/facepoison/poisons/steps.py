@@ -124,7 +124,7 @@ def input_gradient(objective: Tensor, pictures: Tensor) -> Tensor:
 def embeddings(surrogate: Extractor, pictures: Tensor) -> Tensor:
     """Embeddings (B, D), not normalised, of float pictures (B, 3, H, W) with the channels last in memory.
 
-    Convolutions on a CPU, forwards and backwards, take half the time that way.
+    Convolutions on a CPU, forwards and backwards, take as little as half of the time that way.
     """
     result: Tensor = surrogate(pictures.contiguous(memory_format=torch.channels_last))
     return result
