@@ -23,7 +23,7 @@ from bookpress.execute import duration, text_of
 from bookpress.files import PressError
 
 Claim = dict[str, Any]
-PAGE_VERSIONS = ("python", "torch", "torchvision", "numpy", "timm", "facenet-pytorch")
+PAGE_VERSIONS = ("python", "torch", "torchvision", "numpy", "scipy", "timm", "facenet-pytorch")
 ENDINGS = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 
 
