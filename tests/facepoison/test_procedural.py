@@ -127,19 +127,18 @@ def test_geometry_of_an_identity_shows(neutral, name):
     people, nuisance = neutral
     row = next(row for row in PERSON if row.name == name)
     ends = [to_float(render(with_value(people, PERSON, name, end), nuisance, SIZE)) for end in (row.low, row.high)]
-    assert (ends[0] - ends[1]).abs().mean((1, 2, 3)).min() > 0.003
+    changed = ((ends[0] - ends[1]).abs().amax(1) > 0.03).sum((1, 2))
+    assert changed.min() >= 20  # pixels of 64 x 64
 
 
 @pytest.mark.parametrize("row", NUISANCE, ids=lambda row: row.name)
 def test_every_nuisance_parameter_does_something(row):
     people = draw_people("test", 0, 6, 4)
+    for name, value in (("masculine", 0.9), ("beard", 0.7), ("fringed", 0.2)):
+        people = with_value(people, PERSON, name, value)
     nuisance = draw_nuisance("test", 0, 6, 1, 4)
-    for name, value in (("ground_noise", 0.5), ("noise", 0.01), ("edge_x", 0.3), ("masculine", 0.9), ("beard", 0.7)):
-        if name in [other.name for other in NUISANCE]:
-            nuisance = with_value(nuisance, NUISANCE, name, value) if name != row.name else nuisance
-        else:
-            people = with_value(people, PERSON, name, value)
-    people = with_value(people, PERSON, "fringed", 0.2)
+    for name, value in (("ground_noise", 0.5), ("noise", 0.01), ("edge_x", 0.3)):
+        nuisance = with_value(nuisance, NUISANCE, name, value)
     if row.name.startswith("frame"):
         nuisance = with_value(nuisance, NUISANCE, "glasses", 1.0)
     ends = [render(people, with_value(nuisance, NUISANCE, row.name, end), SIZE) for end in (row.low, row.high)]
