@@ -7,8 +7,8 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -69,12 +69,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
-    scratch: Path | None = None
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        scratch = Path(name)
         yield scratch
         os.replace(scratch, path)
     except (OSError, safetensors.SafetensorError) as error:
@@ -82,8 +79,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         what = "the disk is full: free some space" if full else f"cannot be written ({error})"
         raise InputError(f"{path}: {what}, then run again; nothing was lost") from error
     finally:
-        if scratch is not None:
-            scratch.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
 
 
 def remember(

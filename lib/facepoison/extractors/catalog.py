@@ -164,7 +164,7 @@ def _own(path: Path, entry: Entry) -> nn.Module:
     network = ARCHITECTURES[entry.architecture]()
     state: dict[str, Tensor] = {key: value.float() for key, value in load_file(path).items()}
     network.load_state_dict(state)
-    return network.to(memory_format=torch.channels_last)
+    return network
 
 
 def _timm(path: Path, entry: Entry) -> nn.Module:
@@ -201,7 +201,7 @@ def load_extractor(name: str, device: str = "auto", folder: Path | None = None, 
     check_file(path, entry)
     if entry.format == "onnx":
         return load_onnx(path, entry.contract, name=name, device=device)
-    network = _LOADERS[entry.format](path, entry)
+    network = _LOADERS[entry.format](path, entry).to(memory_format=torch.channels_last)  # faster, on CPU and GPU
     return Extractor(network, entry.contract, name=name, sha256=entry.sha256).to(pick_device(device))
 
 

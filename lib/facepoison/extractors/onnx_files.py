@@ -94,6 +94,7 @@ def load_onnx(
         network = BlackBox(path) if black_box else convert(model)
     except NotImplementedError:  # what onnx2torch says of a graph that it cannot convert
         network = BlackBox(path)
+    network = network.to(memory_format=torch.channels_last)  # up to twice as fast on a CPU
     extractor = Extractor(network, contract, name=name or path.stem, sha256=fingerprint.of_file(path))
     return extractor.to(pick_device(device))
 

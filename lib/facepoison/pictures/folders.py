@@ -61,8 +61,12 @@ class Report:
         return dict(Counter(one.reason for one in self.skipped).most_common())
 
     def __str__(self) -> str:
-        why = ", ".join(f"{count} {reason}" for reason, count in self.counts().items())
-        return f"{self.used} of {self.found} pictures used" + (f"; left out: {why}" if why else "")
+        line = f"{self.used} of {self.found} pictures used"
+        if self.several:
+            line += f", {self.several} of them with several faces, of which the one in the middle was taken"
+        if self.skipped:
+            line += "; left out: " + ", ".join(f"{count} {reason}" for reason, count in self.counts().items())
+        return line
 
 
 class _UnusableError(Exception):
@@ -84,7 +88,9 @@ def list_files(root: Path) -> list[tuple[str, Path]]:
         for identity in sorted(root.iterdir()):
             if identity.is_dir() and not identity.name.startswith("."):
                 place = identity / "face" if (identity / "face").is_dir() else identity
-                files = (path for path in sorted(place.iterdir()) if path.is_file() and not path.name.startswith("."))
+                files = (
+                    path for path in sorted(place.iterdir()) if not path.is_dir() and not path.name.startswith(".")
+                )
                 found += [(identity.name, path) for path in files]
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror}): allow reading it") from error
