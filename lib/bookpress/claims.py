@@ -163,7 +163,7 @@ class Ledger:
             "high": high,
             "clean_error": clean_error,
             "holds": entry.holds(value),
-            "agrees": entry.agrees(value) if here else None,
+            "agrees": entry.agrees(value) if here and entry.value is not None else None,
             "registered": here,
             **self.ran_on,
             "seconds": round(time.time() - self.opened, 1),

@@ -89,14 +89,16 @@ def play(data: Data, poisoned: Poisoned, extractor: Extractor, k: int = 1) -> Pr
         extractor: The trainer's.
         k: An answer is right if the true identity is among the ``k`` nearest.
     """
-    clean, identities = embeddings(extractor, data.pictures.pixels), data.pictures.identities
+    clean = embeddings(extractor, data.pictures.pixels)
     published = embeddings(extractor, poisoned.pixels)
-    owner = identities[poisoned.index]
-    return protection(
-        clean[data.gallery],
-        identities[data.gallery],
-        clean[data.probes],
-        identities[data.probes],
-        {user: published[owner == user] for user in poisoned.users},
-        k=k,
-    )
+    owner = data.pictures.identities[poisoned.index]
+    return protection(*data.sides(clean), {user: published[owner == user] for user in poisoned.users}, k=k)
+
+
+def carried_over(data: Data, poisoned: Poisoned, extractor: Extractor) -> Tensor:
+    """Cosine between each poisoned picture and the picture that it was made from, float32 (M,): 1 where nothing moved.
+
+    On a surrogate this is what the attack pushes down; on another extractor, what of that carries over.
+    """
+    clean = embeddings(extractor, data.pictures.pixels)[poisoned.index]
+    return (clean * embeddings(extractor, poisoned.pixels)).sum(dim=1)

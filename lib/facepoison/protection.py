@@ -183,17 +183,17 @@ def share(hits: Tensor, people: Tensor, confidence: float = CONFIDENCE) -> Rate:
     return Rate(float(shares.mean()), len(shares), len(hits), low, high)
 
 
-def rank_one(embeddings: Tensor, identities: Tensor, gallery: Tensor, probes: Tensor) -> Rate:
+def rank_one(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: Tensor) -> Rate:
     """Share of clean probes whose nearest gallery picture shows the right person, averaged over people.
 
     Args:
-        embeddings: Of all pictures, (N, D): of an extractor, or any numbers that pictures are to be compared by.
-        identities: int64 (N,).
-        gallery: Places of the gallery, int64.
-        probes: Places of the probes, int64.
+        gallery: Of the gallery's pictures (G, D): embeddings, or any numbers that pictures are to be compared by.
+        labels: Who is on them, int64 (G,).
+        probes: Of the probes (P, D).
+        probe_labels: Who is on them, int64 (P,).
     """
-    found = torch.cdist(embeddings[probes], embeddings[gallery]).argmin(dim=1)
-    return share(identities[gallery][found] == identities[probes], identities[probes])
+    found = torch.cdist(probes, gallery).argmin(dim=1)
+    return share(labels[found] == probe_labels, probe_labels)
 
 
 def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Difference:

@@ -164,6 +164,12 @@ class Data:
         """Places of one identity's gallery pictures."""
         return self.gallery[self.pictures.identities[self.gallery] == identity]
 
+    def sides(self, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Embeddings (N, D) of all pictures, split: the gallery's, who is on them, the probes', who is on them."""
+        identities = self.pictures.identities
+        gallery, probes = self.gallery, self.probes
+        return embeddings[gallery], identities[gallery], embeddings[probes], identities[probes]
+
 
 def load_data(setting: Setting, progress: Callable[[int, int], None] | None = None) -> Data:
     """The pictures of a run, with gallery, probes and users drawn by its seed.
