@@ -17,6 +17,7 @@ from bookpress.files import FULL, PressError, finish_swap, swap, write_whole
 from bookpress.stage import Claim, stage
 
 STAMP = ".made-from"
+PRELOADED_FONT = re.compile(r'\s*<link rel="preload" as="font"[^>]*>')
 
 
 def inputs(root: Path, executed: Path) -> str:
@@ -66,9 +67,14 @@ def jupyter_book(root: Path, staged: Path, output: Path) -> None:
 
 
 def tidy(root: Path, site: Path) -> None:
-    """Give readers the chapters as committed to download, and take out pages that are the theme's templates."""
+    """Give readers the chapters as committed to download, and take out what serves nobody.
+
+    That is the theme's templates, and its preloading of fonts, which browsers refuse on pages opened from a disk.
+    """
     for template in (site / "_static").glob("*macros.html"):
         template.unlink()
+    for page in site.rglob("*.html"):
+        page.write_text(PRELOADED_FONT.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
     for source in ch.chapters(root):
         shutil.copy(source, site / "_sources" / source.relative_to(root))
 

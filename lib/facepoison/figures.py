@@ -145,8 +145,8 @@ def show_protection(results: Mapping[str, Mapping[str, Protection]], caption: st
 
 
 def percent(rate: Rate) -> str:
-    """A rate with its 95 % interval, as a table shows it."""
-    return f"{rate.value:.0%} ({rate.low:.0%} to {rate.high:.0%})".replace("%", " %")
+    """A rate in per cent with its 95 % interval, as a table shows it, in one piece."""
+    return f"{100 * rate.value:.0f} [{100 * rate.low:.0f},\N{NO-BREAK SPACE}{100 * rate.high:.0f}]"
 
 
 def show_table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str) -> None:
@@ -195,7 +195,7 @@ def original_rows(paper: Mapping[str, Mapping[str, Any]], attacks: Iterable[str]
 
 
 def protection_rows(results: Mapping[str, Mapping[str, Protection]], undefended: str) -> list[tuple[object, ...]]:
-    """Protection by attack and extractor: which trainer that is, rate and clean error with intervals, users, probes."""
+    """Protection by attack and extractor: which trainer that is, rate and clean error in per cent, users, probes."""
     return [
         (
             attack,
