@@ -55,6 +55,7 @@ def poison(setting: Setting, attack: str, pixels: Tensor, surrogates: Sequence[E
         "poison",
         lambda: {"pixels": ATTACKS[attack](pixels, surrogates, seed=setting.seed)},
         by=[ATTACKS[attack].func, load_extractor],
+        attack=attack,
         preset=PRESETS[attack],
         pixels=pixels,
         surrogates=[surrogate.sha256 for surrogate in surrogates],

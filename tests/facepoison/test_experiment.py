@@ -45,9 +45,9 @@ def keep(pixels, surrogates, seed):
     return pixels.clone()
 
 
-def turn_green(pixels, surrogates, seed):
-    green = torch.tensor([10, 250, 10], dtype=torch.uint8)
-    return green.view(1, 3, 1, 1).expand_as(pixels).clone()
+def turn_blue(pixels, surrogates, seed):
+    blue = torch.tensor([10, 10, 250], dtype=torch.uint8)
+    return blue.view(1, 3, 1, 1).expand_as(pixels).clone()
 
 
 def test_clean_pictures_in_place_of_poison_leave_the_clean_error(monkeypatch, data, extractor):
@@ -58,8 +58,8 @@ def test_clean_pictures_in_place_of_poison_leave_the_clean_error(monkeypatch, da
 
 
 def test_users_who_look_like_somebody_else_are_missed(monkeypatch, data, extractor):
-    attack_named(monkeypatch, "green", turn_green)
-    result = experiment.play(data, experiment.poison_users(protocol.choose(), "green", data, [extractor]), extractor)
+    attack_named(monkeypatch, "blue", turn_blue)
+    result = experiment.play(data, experiment.poison_users(protocol.choose(), "blue", data, [extractor]), extractor)
     assert result.rate.value == 1
     assert result.rate.clean_error.value == 0
     assert 0 < result.rate.low < 1
@@ -67,8 +67,8 @@ def test_users_who_look_like_somebody_else_are_missed(monkeypatch, data, extract
 
 
 def test_all_gallery_pictures_of_the_users_are_poisoned_and_no_other(monkeypatch, data, extractor):
-    attack_named(monkeypatch, "green", turn_green)
-    posts = experiment.poison_users(protocol.choose(), "green", data, [extractor])
+    attack_named(monkeypatch, "blue", turn_blue)
+    posts = experiment.poison_users(protocol.choose(), "blue", data, [extractor])
     owned = torch.isin(data.pictures.identities, torch.tensor(data.users))
     in_gallery = torch.zeros(len(data.pictures), dtype=torch.bool)
     in_gallery[data.gallery] = True
@@ -100,3 +100,22 @@ def test_an_unknown_attack_is_refused(data, extractor):
 
 def test_every_attack_of_the_protocol_is_there():
     assert set(protocol.choose().attacks) == set(experiment.ATTACKS) == set(experiment.PRESETS)
+
+
+def test_what_carries_over_is_one_without_a_change_and_less_with_one(monkeypatch, data, extractor):
+    for name, attack in {"keep": keep, "blue": turn_blue}.items():
+        attack_named(monkeypatch, name, attack)
+    kept, blue = (
+        experiment.carried_over(data, experiment.poison_users(protocol.choose(), name, data, [extractor]), extractor)
+        for name in ("keep", "blue")
+    )
+    assert torch.allclose(kept, torch.ones(len(kept)))
+    assert (blue < 0.9).all()
+
+
+def test_both_sides_of_the_split_know_who_is_on_them(data):
+    places = torch.arange(len(data.pictures)).view(-1, 1)
+    gallery, labels, probes, probe_labels = data.sides(places)
+    assert torch.equal(gallery.flatten() // 4, labels)
+    assert torch.equal(probes.flatten() // 4, probe_labels)
+    assert sorted([*gallery.flatten().tolist(), *probes.flatten().tolist()]) == list(range(24))

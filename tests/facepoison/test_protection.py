@@ -7,7 +7,7 @@ import torch
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import normalise
-from facepoison.protection import Answers, difference, interval, protection, rate, unseen, write_table
+from facepoison.protection import Answers, difference, interval, protection, rank_one, rate, unseen, write_table
 from facepoison.recognition import nearest
 
 
@@ -223,3 +223,10 @@ def test_bad_input_is_one_line():
         difference(answers(0.5), answers(0.5, 0.5))
     with pytest.raises(InputError, match="interval"):
         interval(torch.tensor([1.5]), 4)
+
+
+def test_rank_one_averages_over_people():
+    gallery, labels = torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1])
+    probes, probe_labels = torch.tensor([[0.1], [0.2], [0.9], [0.3]]), torch.tensor([0, 0, 0, 1])
+    rate = rank_one(gallery, labels, probes, probe_labels)
+    assert (rate.value, rate.n, rate.probes) == (pytest.approx((2 / 3 + 0) / 2), 2, 4)
