@@ -146,7 +146,7 @@ def show_protection(results: Mapping[str, Mapping[str, Protection]], caption: st
 
 def percent(rate: Rate) -> str:
     """A rate in per cent with its 95 % interval, as a table shows it, in one piece."""
-    return f"{100 * rate.value:.0f} [{100 * rate.low:.0f},\N{NO-BREAK SPACE}{100 * rate.high:.0f}]"
+    return f"{100 * rate.value:.0f}\N{NO-BREAK SPACE}[{100 * rate.low:.0f},\N{NO-BREAK SPACE}{100 * rate.high:.0f}]"
 
 
 def show_table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str) -> None:

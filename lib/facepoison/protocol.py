@@ -199,13 +199,17 @@ def load_extractors(setting: Setting) -> dict[str, Extractor]:
 def describe(setting: Setting, networks: Mapping[str, Extractor]) -> list[tuple[object, ...]]:
     """For each extractor: name, role, year, architecture and number of parameters."""
     entries = catalogue()
+
+    def size(network: Extractor) -> str:  # a converted ONNX file keeps some of its weights as buffers
+        return f"{sum(tensor.numel() for tensor in [*network.parameters(), *network.buffers()]) / 1e6:.2f} million"
+
     return [
         (
             name,
             "undefended trainer" if name == setting.undefended else "surrogate",
             entries[name].year,
             entries[name].architecture,
-            f"{sum(weight.numel() for weight in network.parameters()) / 1e6:.2f} million",
+            size(network),
         )
         for name, network in networks.items()
     ]

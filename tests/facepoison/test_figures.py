@@ -51,7 +51,7 @@ def test_a_table_escapes_its_cells(displayed):
 
 def test_rates_are_shown_with_their_interval():
     rate = Rate(0.5, 20, 120, 0.25, 0.75)
-    assert figures.percent(rate) == "50 [25,\N{NO-BREAK SPACE}75]"
+    assert figures.percent(rate) == "50\N{NO-BREAK SPACE}[25,\N{NO-BREAK SPACE}75]"
     assert figures.in_words({"a": rate}) == "a 50 %."
 
 
