@@ -118,6 +118,41 @@ def mobilefacenet() -> nn.Module:
     return nn.Sequential(*layers)
 
 
+class PlainResidual(nn.Module):
+    """Two convolutions, each followed by a PReLU, around a plain shortcut, as SphereFace's networks have them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.path = nn.Sequential(
+            *_convolution(channels, channels, 3),
+            PReLU(channels),
+            *_convolution(channels, channels, 3),
+            PReLU(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, channels, H, W), shape kept."""
+        out: Tensor = x + self.path(x)
+        return out
+
+
+def sphereface() -> nn.Module:
+    """Narrow SphereFace network (Liu et al. 2017) as CosFace took it over (Wang et al. 2018), and trained with CosFace.
+
+    Each of four stages begins with a strided convolution. Batch normalisation is added: without it narrow networks do
+    not train at this batch size.
+    """
+    layers: list[nn.Module] = []
+    inputs = 3
+    for outputs, repeats in ((16, 1), (32, 1), (64, 2), (128, 1)):
+        layers += [*_convolution(inputs, outputs, 3, 2), PReLU(outputs)]
+        layers += [PlainResidual(outputs) for _ in range(repeats)]
+        inputs = outputs
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(inputs * 16, DIMENSIONS, bias=False), nn.BatchNorm1d(DIMENSIONS)
+    )
+
+
 class ImprovedResidual(nn.Module):
     """The residual block of ArcFace's iResNet: it begins and ends with batch normalisation and strides last."""
 
@@ -153,4 +188,5 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "narrow SE-ResNet": se_resnet,
     "narrow MobileFaceNet": mobilefacenet,
     "narrow iResNet": iresnet,
+    "narrow SphereFace network": sphereface,
 }

@@ -114,6 +114,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe("arcface_2019", "narrow iResNet", 3000, 20, 12, "arcface", scale=24.0, margin=0.3),
         Recipe("vggface2_2018", "narrow SE-ResNet", 1500, 20, 15, "softmax"),
         Recipe("mobilefacenet_2018", "narrow MobileFaceNet", 1500, 20, 12, "cosface", 20.0, 0.25, bfloat16=False),
+        Recipe("cosface_2018", "narrow SphereFace network", 1500, 20, 12, "cosface", 20.0, 0.25, bfloat16=False),
     )
 }
 
