@@ -21,7 +21,7 @@ OPTIONS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(DATASET),--dataset '$(D
 PRESS = @$(BIN)/bookpress $(OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book execute site check test lint types unit nbval register strip serve lab lock clean
+.PHONY: help venv book execute site check test lint types unit nbval results register shipped strip serve lab lock clean
 .NOTPARALLEL:
 
 help: ## list these commands
@@ -52,7 +52,7 @@ site: $(STAMP) ## only build and check the site; EXECUTED=FOLDER takes chapters 
 check: $(STAMP) ## check the site as it stands
 	$(PRESS) check
 
-test: lint types unit nbval book check ## everything that is checked; FRESH=1 computes all of it anew
+test: lint types unit nbval results book check ## everything that is checked; FRESH=1 computes all of it anew
 	@$(BIN)/pytest tests/site
 
 lint: $(STAMP) ## style of code and notebooks
@@ -63,7 +63,7 @@ types: $(STAMP) ## types of the library
 	@$(BIN)/mypy
 
 unit: $(STAMP) ## unit tests
-	@$(BIN)/pytest tests --ignore tests/notebooks --ignore tests/site
+	@$(BIN)/pytest tests/bookpress tests/facepoison tests/test_fingerprint.py
 
 # With FRESH=1 nothing of an old store is seen, and what was computed becomes the store.
 nbval: $(STAMP) ## run the chapters at their defaults and compare what their checked cells say
@@ -73,8 +73,14 @@ nbval: $(STAMP) ## run the chapters at their defaults and compare what their che
 		--nbval-sanitize-with tests/notebooks/sanitise.cfg -p no:cacheprovider --durations 5 notebooks
 	$(if $(FRESH),@rm -rf $(STORE) && if test -d $(STORE)-fresh; then mv $(STORE)-fresh $(STORE); fi)
 
+results: $(STAMP) ## make a sample of what comes with the book anew, and see that spoilt pictures and labels turn claims red
+	@$(BIN)/pytest -rP tests/results
+
 register: $(STAMP) ## run the chapters at the registered setting and commit to what their checked cells say
 	$(PRESS) register
+
+shipped: $(STAMP) ## make the results that come with the book anew, into data/shipped
+	@$(BIN)/facepoison ship
 
 strip: $(STAMP) ## bring the notebooks into the form in which they are committed
 	$(PRESS) strip notebooks/*.ipynb

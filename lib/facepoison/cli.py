@@ -1,4 +1,4 @@
-"""The command line: train the book's own extractors, and see which extractors there are."""
+"""The command line: train the book's own extractors, list all that there are, make what is shipped."""
 
 from __future__ import annotations
 
@@ -55,6 +55,21 @@ def train(
     training.train(recipe, folder, build, device, lambda line: print(line, flush=True))
     if folder.resolve() == catalog.WEIGHTS.resolve():
         catalog.record(name, folder / catalog.find_entry(name).file)
+
+
+@app.command()
+@_plainly
+def ship(
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+) -> None:
+    """Make the results that come with the book anew, into data/shipped; what is in the store is not made again."""
+    import torch
+
+    from facepoison import experiment, protocol
+
+    torch.set_num_threads(threads)
+    setting = protocol.choose(**protocol.read_protocol()["registered"])
+    experiment.ship(setting, lambda line: print(line, flush=True))
 
 
 @app.command()

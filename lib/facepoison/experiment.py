@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from facepoison import store
+from facepoison import shipped, store
+from facepoison.device import generator
+from facepoison.end_to_end import END_TO_END, EndToEnd, EndToEndOutcome, end_to_end, play_round
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
-from facepoison.poisons.fawkes import FAWKES_V1_HIGH, fawkes_v1
-from facepoison.poisons.lowkey import LOWKEY, lowkey
-from facepoison.protection import Protection, protection
-from facepoison.protocol import Data, Setting, embeddings
+from facepoison.pictures import Pictures, resize
+from facepoison.poisons.fawkes import FAWKES_V1_HIGH, FAWKES_V1_LOW, FAWKES_V1_MID, FawkesV1, fawkes_v1
+from facepoison.poisons.fawkes_v03 import FAWKES_V03_HIGH, FawkesV03, fawkes_v03
+from facepoison.poisons.lowkey import LOWKEY, LowKey, lowkey
+from facepoison.poisons.similarity import change
+from facepoison.protection import Answers, Protection, protection, write_table
+from facepoison.protocol import Data, Setting, embeddings, load_data, load_extractors, read_protocol
+from facepoison.recognition import Recogniser
+from fingerprint import LIB
 
 Progress = Callable[[int, int], None]
+Preset = FawkesV03 | FawkesV1 | LowKey
 
-PRESETS = {"fawkes_v1_high": FAWKES_V1_HIGH, "lowkey": LOWKEY}
+PRESETS: dict[str, Preset] = {
+    "fawkes_v03_high": FAWKES_V03_HIGH,
+    "fawkes_v1_low": FAWKES_V1_LOW,
+    "fawkes_v1_mid": FAWKES_V1_MID,
+    "fawkes_v1_high": FAWKES_V1_HIGH,
+    "lowkey": LOWKEY,
+}
 """Attacks by the name that the protocol gives them."""
-
-ATTACKS = {"fawkes_v1_high": partial(fawkes_v1, preset=FAWKES_V1_HIGH), "lowkey": partial(lowkey, preset=LOWKEY)}
 
 
 @dataclass(frozen=True)
@@ -34,32 +48,90 @@ class Poisoned:
         index: Places of the poisoned pictures in the data set, int64, shape (M,).
         pixels: The poisoned pictures, uint8, shape (M, 3, H, W).
         users: Who poisoned them.
-        seconds: Seconds that making them took, whenever that was.
+        seconds: Seconds that making them took, whenever and wherever that was.
+        surrogates: Names of the extractors that they were made on.
+        n_shipped: How many users' pictures come with the book; the others' were made by this run.
     """
 
     index: Tensor
     pixels: Tensor
     users: tuple[int, ...]
     seconds: float
+    surrogates: tuple[str, ...] = ()
+    n_shipped: int = 0
+
+    @property
+    def source(self) -> Literal["computed here", "shipped"]:
+        """Where the pictures come from: ``"shipped"`` as soon as one user's come with the book."""
+        return "shipped" if self.n_shipped else "computed here"
+
+    @property
+    def seconds_each(self) -> float:
+        """Seconds a picture."""
+        return self.seconds / len(self.index)
+
+    def of(self, user: int, identities: Tensor) -> Tensor:
+        """The pictures of one user, by the identities of all pictures of the data set."""
+        return self.pixels[identities[self.index] == user]
 
 
-def poison(setting: Setting, attack: str, pixels: Tensor, surrogates: Sequence[Extractor]) -> store.Kept:
-    """Poisoned pictures, uint8 (N, 3, H, W) under ``"pixels"``, computed once and then kept.
+def find_preset(attack: str) -> Preset:
+    """The preset of an attack by the protocol's name for it.
 
     Raises:
         InputError: there is no attack of that name.
     """
-    if attack not in ATTACKS:
-        raise InputError(f"attack '{attack}' is unknown: use one of {', '.join(ATTACKS)}")
+    if attack not in PRESETS:
+        raise InputError(f"attack '{attack}' is unknown: use one of {', '.join(PRESETS)}")
+    return PRESETS[attack]
+
+
+def surrogates_of(setting: Setting, preset: Preset) -> tuple[str, ...]:
+    """Names of the surrogates that an attack is made on: as many as the original takes, or as there are."""
+    return setting.surrogates[: preset.extractors]
+
+
+def craft(preset: Preset, pixels: Tensor, surrogates: Sequence[Extractor], public: Pictures, seed: int) -> Tensor:
+    """Poison the pictures of one user, uint8 (N, 3, H, W), by the attack that a preset belongs to."""
+    match preset:
+        case FawkesV03():
+            return fawkes_v03(pixels, surrogates, preset, public=public, seed=seed)
+        case FawkesV1():
+            return fawkes_v1(pixels, surrogates, preset, seed=seed)
+        case LowKey():
+            return lowkey(pixels, surrogates, preset, seed=seed)
+
+
+METHODS: dict[type, Callable[..., Tensor]] = {FawkesV03: fawkes_v03, FawkesV1: fawkes_v1, LowKey: lowkey}
+"""The function behind each kind of preset: its code is part of the key that a poison is kept under."""
+
+
+def poison(
+    setting: Setting, preset: Preset, pixels: Tensor, networks: Mapping[str, Extractor], public: Pictures
+) -> store.Kept:
+    """Poisoned pictures of one user, uint8 (N, 3, H, W) under ``"pixels"``, computed once and then kept.
+
+    Args:
+        setting: Gives the seed and the surrogates.
+        preset: The attack.
+        pixels: All pictures that the user publishes, uint8 (N, 3, H, W).
+        networks: Extractors by name, the surrogates among them.
+        public: Pictures of other people, for targeted attacks.
+    """
+    surrogates = [networks[name] for name in surrogates_of(setting, preset)]
+    seed, targets = setting.seed, {}
+    if isinstance(preset, FawkesV03):  # one seed for all would draw them all the same place among the furthest
+        seed = generator(seed, "user", hashlib.sha256(pixels.cpu().numpy().tobytes()).hexdigest()).initial_seed()
+        targets = {"public": public.pixels, "who": public.identities}
     return store.remember(
         "poison",
-        lambda: {"pixels": ATTACKS[attack](pixels, surrogates, seed=setting.seed)},
-        by=[ATTACKS[attack].func, load_extractor],
-        attack=attack,
-        preset=PRESETS[attack],
+        lambda: {"pixels": craft(preset, pixels, surrogates, public, seed)},
+        by=[METHODS[type(preset)], load_extractor],
+        preset=preset,
         pixels=pixels,
         surrogates=[surrogate.sha256 for surrogate in surrogates],
-        seed=setting.seed,
+        seed=seed,
+        **targets,
     )
 
 
@@ -67,39 +139,241 @@ def poison_users(
     setting: Setting,
     attack: str,
     data: Data,
-    surrogates: Sequence[Extractor],
+    networks: Mapping[str, Extractor],
     progress: Progress | None = None,
+    *,
+    anew: bool = False,
 ) -> Poisoned:
-    """Poison all gallery pictures of every user; an interrupted run goes on with the next user."""
-    parts: list[store.Kept] = []
+    """Poison all gallery pictures of every user; an interrupted run goes on with the next user.
+
+    Where the poisons of this setting come with the book, only those of the protocol's live users are made.
+
+    Args:
+        setting: The run.
+        attack: Name of the attack.
+        data: The pictures, and who the users are.
+        networks: Extractors by name, the surrogates among them.
+        progress: Told of every user done.
+        anew: Make the poisons of all users, whatever comes with the book.
+    """
+    preset = find_preset(attack)
     index = [data.gallery_of(user) for user in data.users]
-    for own in index:
-        parts.append(poison(setting, attack, data.pictures.pixels[own], surrogates))
+    kept = None if anew else shipped.find(f"poison-{attack}", shipped_inputs(setting, attack, networks))
+    live = len(index) if kept is None else min(setting.live_users, len(index))
+    parts: list[Tensor] = []
+    seconds = 0.0
+    for own in index[:live]:
+        made = poison(setting, preset, data.pictures.pixels[own], networks, data.public)
+        parts.append(made.arrays["pixels"])
+        seconds += made.seconds
         if progress:
-            progress(len(parts), len(index))
-    pixels = torch.cat([part.arrays["pixels"] for part in parts])
-    return Poisoned(torch.cat(index), pixels, data.users, sum(part.seconds for part in parts))
+            progress(len(parts), live)
+    if kept is not None:
+        done = sum(len(own) for own in index[:live])
+        parts.append(kept.arrays["pixels"][done:])
+        seconds += float(kept.card["seconds"]) * len(parts[-1]) / len(kept.arrays["pixels"])
+    names = surrogates_of(setting, preset)
+    return Poisoned(torch.cat(index), torch.cat(parts), data.users, seconds, names, len(index) - live)
 
 
-def play(data: Data, poisoned: Poisoned, extractor: Extractor, k: int = 1) -> Protection:
+def shipped_inputs(setting: Setting, attack: str, networks: Mapping[str, Extractor]) -> dict[str, object]:
+    """What decides the poisons of a setting, as cards of shipped poisons name it."""
+    return {
+        "attack": attack,
+        "preset": PRESETS[attack],
+        "surrogates": {name: networks[name].sha256 for name in surrogates_of(setting, PRESETS[attack])},
+        "dataset": setting.dataset if setting.made else "folder",
+        "seed": setting.seed,
+        "size": setting.size,
+        "people": setting.people,
+        "per_person": setting.per_person,
+        "users": setting.n_users,
+        "public": read_protocol()["public"] if isinstance(PRESETS[attack], FawkesV03) else None,
+    }
+
+
+def play(
+    data: Data, poisoned: Poisoned, extractor: Extractor, *, k: int = 1, recogniser: Recogniser = "nearest"
+) -> Protection:
     """A round for each user: that user's gallery pictures poisoned, everybody else's clean, the user's probes asked.
 
     Args:
         data: Pictures, gallery, probes and users.
         poisoned: What the users publish instead of their gallery pictures.
         extractor: The trainer's.
-        k: An answer is right if the true identity is among the ``k`` nearest.
+        k: An answer is right if the true identity is among the ``k`` nearest, or most probable.
+        recogniser: ``"nearest"`` neighbour or ``"linear"``, on the extractor's embeddings.
     """
     clean = embeddings(extractor, data.pictures.pixels)
     published = embeddings(extractor, poisoned.pixels)
     owner = data.pictures.identities[poisoned.index]
-    return protection(*data.sides(clean), {user: published[owner == user] for user in poisoned.users}, k=k)
+    by_user = {user: published[owner == user] for user in poisoned.users}
+    return protection(*data.sides(clean), by_user, k=k, recogniser=recogniser)
 
 
-def carried_over(data: Data, poisoned: Poisoned, extractor: Extractor) -> Tensor:
+def retrain(
+    setting: Setting,
+    data: Data,
+    poisoned: Poisoned,
+    extractor: Extractor,
+    progress: Progress | None = None,
+    *,
+    training: int = 0,
+) -> EndToEndOutcome:
+    """The rounds of the first users against a trainer who trains the extractor too, each training kept once done.
+
+    Args:
+        setting: Gives the seed and how many users.
+        data: Pictures, gallery, probes and users.
+        poisoned: What the users publish instead of their gallery pictures.
+        extractor: The trainer's, where each training starts.
+        progress: Told of each training done.
+        training: Number of the training: another one differs in its random draws and in nothing else.
+    """
+
+    def play_kept(
+        extractor: Extractor, gallery: Tensor, labels: Tensor, probes: Tensor, preset: EndToEnd, *, seed: int
+    ) -> store.Arrays:
+        return store.remember(
+            "end-to-end",
+            lambda: play_round(extractor, gallery, labels, probes, preset, seed=seed),
+            by=[play_round, load_extractor],
+            extractor=extractor.sha256,
+            contract=extractor.contract,
+            gallery=gallery,
+            labels=labels,
+            probes=probes,
+            preset=preset,
+            seed=seed,
+        ).arrays
+
+    identities = data.pictures.identities
+    published = {user: poisoned.of(user, identities) for user in poisoned.users[: setting.n_retrained]}
+    seed = generator(setting.seed, "end to end", training).initial_seed()
+    sides = data.sides(data.pictures.pixels)
+    return end_to_end(extractor, *sides, published, END_TO_END, seed=seed, progress=progress, play=play_kept)
+
+
+def carried_over(extractor: Extractor, clean: Tensor, poisoned: Tensor) -> Tensor:
     """Cosine between each poisoned picture and the picture that it was made from, float32 (M,): 1 where nothing moved.
 
     On a surrogate this is what the attack pushes down; on another extractor, what of that carries over.
+
+    Args:
+        extractor: Whose embeddings are compared.
+        clean: uint8 (M, 3, H, W).
+        poisoned: Their counterparts.
     """
-    clean = embeddings(extractor, data.pictures.pixels)[poisoned.index]
-    return (clean * embeddings(extractor, poisoned.pixels)).sum(dim=1)
+    return (embeddings(extractor, clean) * embeddings(extractor, poisoned)).sum(dim=1)
+
+
+class Cosines(NamedTuple):
+    """Mean cosine between pictures and their poisons.
+
+    Attributes:
+        surrogates: On all of a setting's surrogates.
+        undefended: On the undefended trainer's extractor.
+        halved: On that one, after the poison was halved in size and enlarged again.
+    """
+
+    surrogates: float
+    undefended: float
+    halved: float
+
+
+def cosines(setting: Setting, networks: Mapping[str, Extractor], clean: Tensor, poisoned: Tensor) -> Cosines:
+    """How far pictures were moved, on the extractors that matter to a user; see ``carried_over``."""
+    trainer = networks[setting.undefended]
+    size = poisoned.shape[-1]
+    own = [float(carried_over(networks[name], clean, poisoned).mean()) for name in setting.surrogates]
+    halved = resize(resize(poisoned, size // 2), size)
+    return Cosines(
+        sum(own) / len(own),
+        float(carried_over(trainer, clean, poisoned).mean()),
+        float(carried_over(trainer, clean, halved).mean()),
+    )
+
+
+def shipped_gap(
+    setting: Setting, data: Data, poisoned: Mapping[str, Poisoned], networks: Mapping[str, Extractor]
+) -> float:
+    """Largest difference in mean PSNR (dB) between live users' pictures as made here and as they come with the book.
+
+    0 where none come with it.
+    """
+    gaps = [0.0]
+    for attack, posts in poisoned.items():
+        kept = shipped.find(f"poison-{attack}", shipped_inputs(setting, attack, networks))
+        if kept is not None:
+            live = torch.isin(data.pictures.identities[posts.index], torch.tensor(posts.users[: setting.live_users]))
+            clean = data.pictures.pixels[posts.index[live]]
+            here, there = (change(clean, pixels[live]).psnr.mean() for pixels in (posts.pixels, kept.arrays["pixels"]))
+            gaps.append(abs(float(here - there)))
+    return max(gaps)
+
+
+def decisions(data: Data, poisoned: Poisoned, extractor: Extractor, user: int) -> list[tuple[str, ...]]:
+    """For each clean probe of a user: number, whom it was taken for, that distance, and the one to the user's poison.
+
+    People are numbered, not named: they may be real.
+    """
+    identities = data.pictures.identities
+    own = play(data, poisoned, extractor).poisoned
+    asked = own.user == user
+    probes = data.probes[own.probe[asked]]
+    published = embeddings(extractor, poisoned.of(user, identities))
+    to_own = torch.cdist(embeddings(extractor, data.pictures.pixels)[probes], published).amin(dim=1)
+    answers = zip(own.predicted[asked, 0].tolist(), own.distance[asked, 0].tolist(), to_own.tolist(), strict=True)
+    return [
+        (str(number), "the user" if who == user else f"person {who}", f"{distance:.2f}", f"{mine:.2f}")
+        for number, (who, distance, mine) in enumerate(answers, 1)
+    ]
+
+
+def write_probes(setting: Setting, data: Data, results: Mapping[tuple[str, str, str], Protection]) -> Path:
+    """Write every answer to every probe as CSV under ``_build/tables``.
+
+    Columns: user, probe, true, predicted, distance, attack, extractor, recogniser, seed. People are numbered, not
+    named, since they may be real.
+
+    Args:
+        setting: Gives the seed and the file's name.
+        data: The people.
+        results: By attack, extractor and recogniser.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    name = f"{setting.profile}-{'made' if setting.made else 'folder'}-{setting.seed}.csv"
+    path = LIB.parent / "_build" / "tables" / name
+    people = [str(number) for number in range(len(data.pictures.names))]
+    rows: list[tuple[Answers, dict[str, object]]] = [
+        (result.poisoned, {"attack": attack, "extractor": extractor, "recogniser": recogniser, "seed": setting.seed})
+        for (attack, extractor, recogniser), result in results.items()
+    ]
+    write_table(path, rows, people)
+    return path
+
+
+def ship(setting: Setting, report: Callable[[str], None] = print) -> None:
+    """Make the poisons that come with the book, with their cards."""
+    data, networks = load_data(setting), load_extractors(setting)
+    for attack in read_protocol()["shipped"]["poisons"]:
+        made = poison_users(
+            setting,
+            attack,
+            data,
+            networks,
+            lambda done, of, attack=attack: report(f"{attack}: {done} of {of} users"),  # type: ignore[misc]
+            anew=True,
+        )
+        inputs = shipped_inputs(setting, attack, networks)
+        clean = data.pictures.pixels[made.index]
+        shipped.ship(f"poison-{attack}", inputs, {"pixels": made.pixels}, made.seconds, clean)
+
+
+def role(setting: Setting, attack: str, extractor: str) -> str:
+    """What an extractor is to an attack: ``"undefended"``, ``"white-box"``, or ``"unseen"``, a surrogate left out."""
+    if extractor == setting.undefended:
+        return "undefended"
+    return "white-box" if extractor in surrogates_of(setting, find_preset(attack)) else "unseen"

@@ -125,22 +125,21 @@ def show_rates(rates: Mapping[str, Rate], caption: str, alt: str, label: str) ->
     show(figure, caption, alt)
 
 
-def show_protection(results: Mapping[str, Mapping[str, Protection]], caption: str, alt: str) -> None:
-    """Display every user's protection, and the mean with its interval, by attack and by the trainer's extractor."""
-    figure, axes = new_figure(height=3.6, columns=len(results))
-    for panel, (attack, by_extractor) in zip(axes, results.items(), strict=True):
-        for column, result in enumerate(by_extractor.values()):
-            users = 100 * result.poisoned.by_user.numpy()
-            offsets = [column + 0.5 * ((i + 0.5) / len(users) - 0.5) for i in range(len(users))]
-            panel.plot(offsets, users, "o", color=GREY, alpha=0.5, markersize=4, markeredgewidth=0)
-            panel.plot([column] * 2, [100 * result.rate.low, 100 * result.rate.high], color=ORANGE, linewidth=3)
-            panel.plot(column, 100 * result.rate.value, "D", color=ORANGE, markersize=7)
-            clean = 100 * (result.rate.clean_error or result.rate).value
-            panel.plot([column - 0.3, column + 0.3], [clean, clean], color=BLUE, linestyle="--")
-        panel.set_title(attack)
-        panel.set_xticks(range(len(by_extractor)), [name.replace("_", "\n", 1) for name in by_extractor])
-        panel.set_ylim(-4, 104)
-    axes[0].set_ylabel("clean probes not recognised, %")
+def show_protection(results: Mapping[str, Protection], caption: str, alt: str) -> None:
+    """Display every user's protection, the mean with its interval and the clean error, a line for each result."""
+    figure, (axes,) = new_figure(height=1.0 + 0.45 * len(results))
+    for row, result in enumerate(results.values()):
+        users = 100 * result.poisoned.by_user.numpy()
+        offsets = [row + 0.5 * ((i + 0.5) / len(users) - 0.5) for i in range(len(users))]
+        axes.plot(users, offsets, "o", color=GREY, alpha=0.5, markersize=4, markeredgewidth=0)
+        axes.plot([100 * result.rate.low, 100 * result.rate.high], [row] * 2, color=ORANGE, linewidth=3)
+        axes.plot(100 * result.rate.value, row, "D", color=ORANGE, markersize=7)
+        clean = 100 * (result.rate.clean_error or result.rate).value
+        axes.plot([clean, clean], [row - 0.35, row + 0.35], color=BLUE, linestyle="--")
+    axes.set_yticks(range(len(results)), list(results))
+    axes.set_ylim(len(results) - 0.5, -0.5)
+    axes.set_xlim(-4, 104)
+    axes.set_xlabel("clean probes not recognised, %")
     show(figure, caption, alt)
 
 
@@ -194,21 +193,31 @@ def original_rows(paper: Mapping[str, Mapping[str, Any]], attacks: Iterable[str]
     ]
 
 
-def protection_rows(results: Mapping[str, Mapping[str, Protection]], undefended: str) -> list[tuple[object, ...]]:
-    """Protection by attack and extractor: which trainer that is, rate and clean error in per cent, users, probes."""
+def protection_rows(results: Mapping[tuple[str, ...], Protection]) -> list[tuple[object, ...]]:
+    """A row for each result: the parts of its key, rate and clean error in per cent with intervals, users, probes."""
     return [
         (
-            attack,
-            extractor,
-            "undefended" if extractor == undefended else "white-box",
+            *key,
             percent(result.rate),
             percent(result.rate.clean_error or result.rate),
             result.rate.n,
             result.rate.probes,
         )
-        for attack, by_extractor in results.items()
-        for extractor, result in by_extractor.items()
+        for key, result in results.items()
     ]
+
+
+def show_tradeoff(points: Mapping[str, tuple[float, Rate]], caption: str, alt: str) -> None:
+    """Display protection with its interval against the picture quality (PSNR, dB) that it costs, by attack."""
+    figure, (axes,) = new_figure(height=3.4)
+    for (name, (quality, rate)), marker in zip(points.items(), "osD^vPX*", strict=False):
+        axes.plot([quality] * 2, [100 * rate.low, 100 * rate.high], color=GREY, linewidth=2, alpha=0.6)
+        axes.plot(quality, 100 * rate.value, marker, markersize=8, label=name)
+    axes.set_xlabel("PSNR of what is posted, dB (to the right: less visible)")
+    axes.set_ylabel("clean probes not recognised, %")
+    axes.set_ylim(-4, 104)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    show(figure, caption, alt)
 
 
 def in_words(rates: Mapping[str, Rate]) -> str:

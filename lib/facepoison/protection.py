@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from facepoison.errors import InputError
-from facepoison.recognition import Metric, closest, identity_distances
+from facepoison.recognition import Metric, Recogniser, closest, fit_linear, identity_distances
 from facepoison.store import written_whole
 
 CONFIDENCE = 0.95
@@ -27,7 +27,7 @@ class Answers:
         probe: Place of the probe among all probes, int64 (R,).
         true: Who is on it, int64 (R,).
         predicted: The identities answered, nearest first, int64 (R, k).
-        distance: Their distances, float32 (R, k).
+        distance: Their distances, float32 (R, k); of a recogniser that gives probabilities, the negative logarithms.
     """
 
     user: Tensor
@@ -215,12 +215,43 @@ def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Differ
     return Difference(value, n, max(-1.0, min(low, value - margin)), min(1.0, max(high, value + margin)))
 
 
-def _answers(distances: Tensor, users: Sequence[int], own: Sequence[Tensor], k: int) -> Answers:
-    """The k nearest identities to each user's own probes, from all distances (P, n) of that user's round."""
-    found = closest(distances, k)
+def own_probes(probe_labels: Tensor, users: Iterable[int]) -> list[Tensor]:
+    """Places of each user's probes, int64, by the identities on all probes, int64 (P,)."""
+    return [(probe_labels == user).nonzero().flatten() for user in users]
+
+
+def compared(
+    users: Sequence[int],
+    own: Sequence[Tensor],
+    before: Tensor,
+    after: Tensor,
+    *,
+    k: int = 1,
+    confidence: float = CONFIDENCE,
+) -> Protection:
+    """The outcome of the protocol, whatever the recogniser, from what it says of the users' probes in the two rounds.
+
+    Args:
+        users: Who poisons, one at a time.
+        own: Places of each one's probes, int64.
+        before: How far every identity is from the users' probes in the clean round, lower being nearer (R, n): rows of
+            the first user, then of the second, and so on; infinite for identities not in the gallery.
+        after: The same, each user's rows in that user's own round.
+        k: An answer is right if the true identity is among the ``k`` nearest.
+        confidence: Of the intervals.
+
+    Raises:
+        InputError: ``k`` is out of range.
+    """
     probe = torch.cat(list(own)).cpu()
     true = torch.tensor([user for user, places in zip(users, own, strict=True) for _ in range(len(places))])
-    return Answers(true, probe, true.clone(), found.labels.cpu(), found.distances.cpu())
+
+    def answers(distances: Tensor) -> Answers:
+        found = closest(distances, k)
+        return Answers(true, probe, true.clone(), found.labels.cpu(), found.distances.cpu())
+
+    poisoned, clean = answers(after), answers(before)
+    return Protection(rate(poisoned, clean, confidence), poisoned, clean)
 
 
 def protection(
@@ -232,13 +263,13 @@ def protection(
     *,
     k: int = 1,
     metric: Metric = "euclidean",
+    recogniser: Recogniser = "nearest",
     confidence: float = CONFIDENCE,
 ) -> Protection:
-    """Play the protocol with the nearest-neighbour recogniser, one user after the other.
+    """Play the protocol with a recogniser of embeddings, one user after the other.
 
     In a user's round all of that user's gallery pictures are poisoned and everybody else's are clean; the recogniser is
-    asked about that user's clean probes. So the distances to the clean gallery are computed once, and each round
-    replaces one column of them: its user's.
+    asked about that user's clean probes.
 
     Args:
         gallery: Clean unit embeddings of everyone's gallery pictures (G, D).
@@ -246,62 +277,101 @@ def protection(
         probes: Clean unit embeddings of everyone's probes (P, D).
         probe_labels: Their identities, int64 (P,).
         poisoned: For each user the unit embeddings (g, D) of all their gallery pictures as published.
-        k: An answer is right if the true identity is among the ``k`` nearest.
-        metric: As in ``recognition.identity_distances``.
+        k: An answer is right if the true identity is among the ``k`` nearest, or most probable.
+        metric: Of the nearest neighbour, as in ``recognition.identity_distances``; the linear recogniser has none.
+        recogniser: ``"nearest"`` neighbour, or ``"linear"``: a logistic regression for each round
+            (``recognition.fit_linear``), whose distances are negative log-probabilities.
         confidence: Of the intervals.
 
     Raises:
-        InputError: embeddings or labels are wrong, there is no user, or a user has no probe, no gallery picture, or
-            another number of poisoned embeddings than of gallery pictures.
+        InputError: embeddings or labels are wrong, there is no user, a user has no probe, no gallery picture, or
+            another number of poisoned embeddings than of gallery pictures, or the recogniser is unknown.
+    """
+    check_rounds(labels, probes, probe_labels, poisoned)
+    users, own = tuple(poisoned), own_probes(probe_labels, poisoned)
+    asked = [probes[places] for places in own]
+    if recogniser == "nearest":
+        before, after = _nearest_rounds(gallery, labels, asked, poisoned, metric)
+    elif recogniser == "linear":
+        before, after = _linear_rounds(gallery, labels, asked, poisoned)
+    else:
+        raise InputError(f"recogniser '{recogniser}': unknown; use nearest or linear")
+    return compared(users, own, before, after, k=k, confidence=confidence)
+
+
+def check_rounds(labels: Tensor, probes: Tensor, probe_labels: Tensor, poisoned: Mapping[int, Tensor]) -> None:
+    """Refuse rounds that cannot be played: see ``protection``; ``probes`` may be embeddings or pictures.
+
+    Raises:
+        InputError: saying which.
     """
     if not poisoned:
-        raise InputError("protection: no user; give the poisoned embeddings of at least one")
+        raise InputError("protection: no user; give what at least one of them publishes")
     if probe_labels.dtype != torch.int64 or probe_labels.shape != probes.shape[:1]:
         got = f"{probe_labels.dtype} {tuple(probe_labels.shape)}"
-        raise InputError(f"probes: {len(probes)} embeddings, labels {got}; one int64 each")
-    own = [(probe_labels == user).nonzero().flatten() for user in poisoned]
-    for (user, embeddings), places in zip(poisoned.items(), own, strict=True):
+        raise InputError(f"probes: {len(probes)} given, labels {got}; one int64 each")
+    for (user, published), places in zip(poisoned.items(), own_probes(probe_labels, poisoned), strict=True):
         pictures = int((labels == user).sum())
         if not pictures or not len(places):
             raise InputError(f"user {user}: {pictures} gallery pictures and {len(places)} probes; needs one of each")
-        if len(embeddings) != pictures:
-            raise InputError(f"user {user}: {len(embeddings)} poisoned of {pictures} gallery pictures; poison all")
-    asked = probes[torch.cat(own)]
-    clean = identity_distances(gallery, labels, asked, int(labels.max()) + 1, metric)
-    after = clean.clone()
+        if len(published) != pictures:
+            raise InputError(f"user {user}: {len(published)} poisoned of {pictures} gallery pictures; poison all")
+
+
+def _nearest_rounds(
+    gallery: Tensor, labels: Tensor, asked: Sequence[Tensor], poisoned: Mapping[int, Tensor], metric: Metric
+) -> tuple[Tensor, Tensor]:
+    """Distances of the users' probes without and with poison, as ``compared`` takes them.
+
+    Those to the clean gallery are computed once; each round replaces one column of them, its user's.
+    """
+    before = identity_distances(gallery, labels, torch.cat(list(asked)), int(labels.max()) + 1, metric)
+    after = before.clone()
     start = 0
-    for (user, embeddings), places in zip(poisoned.items(), own, strict=True):
-        rows = slice(start, start + len(places))
+    for (user, embeddings), probes in zip(poisoned.items(), asked, strict=True):
+        rows = slice(start, start + len(probes))
         zeros = torch.zeros(len(embeddings), dtype=torch.int64, device=embeddings.device)
-        after[rows, user] = identity_distances(embeddings, zeros, asked[rows], 1, metric)[:, 0]
+        after[rows, user] = identity_distances(embeddings, zeros, probes, 1, metric)[:, 0]
         start = rows.stop
-    users = tuple(poisoned)
-    answers, before = _answers(after, users, own, k), _answers(clean, users, own, k)
-    return Protection(rate(answers, before, confidence), answers, before)
+    return before, after
 
 
-def write_table(path: Path, answers: Answers, names: Sequence[str], **columns: str | int) -> None:
+def _linear_rounds(
+    gallery: Tensor, labels: Tensor, asked: Sequence[Tensor], poisoned: Mapping[int, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Negative log-probabilities of the users' probes without and with poison, as ``compared`` takes them."""
+    n = int(labels.max()) + 1
+    clean, rounds = fit_linear(gallery, labels, poisoned)
+    after = [rounds[user].distances(probes, n) for user, probes in zip(poisoned, asked, strict=True)]
+    return clean.distances(torch.cat(list(asked)), n), torch.cat(after)
+
+
+def write_table(path: Path, tables: Sequence[tuple[Answers, Mapping[str, object]]], names: Sequence[str]) -> None:
     """Write answers as a CSV file, a row for each probe, whole or not at all.
 
     Args:
         path: The file.
-        answers: The rows; of several predicted identities the nearest is written.
+        tables: Answers, each with further columns that are the same for all its rows, e.g. extractor, attack,
+            recogniser, seed: the same columns for all. Of several predicted identities the nearest is written.
         names: Names of the identities by their numbers.
-        columns: Further columns with one value for all rows, e.g. extractor, attack, recogniser, seed.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or the columns differ.
     """
-    rows = zip(
-        answers.user.tolist(),
-        answers.probe.tolist(),
-        answers.true.tolist(),
-        answers.predicted[:, 0].tolist(),
-        answers.distance[:, 0].tolist(),
-        strict=True,
-    )
+    columns = list(tables[0][1]) if tables else []
+    if any(list(more) != columns for _, more in tables):
+        raise InputError(f"table: every part needs the columns {', '.join(columns)}")
     with written_whole(path) as scratch, scratch.open("w", newline="") as handle:
         table = csv.writer(handle, lineterminator="\n")
         table.writerow(["user", "probe", "true", "predicted", "distance", *columns])
-        for user, probe, true, predicted, distance in rows:
-            table.writerow([names[user], probe, names[true], names[predicted], f"{distance:.6f}", *columns.values()])
+        for answers, more in tables:
+            rows = zip(
+                answers.user.tolist(),
+                answers.probe.tolist(),
+                answers.true.tolist(),
+                answers.predicted[:, 0].tolist(),
+                answers.distance[:, 0].tolist(),
+                strict=True,
+            )
+            for user, probe, true, predicted, distance in rows:
+                table.writerow([names[user], probe, names[true], names[predicted], f"{distance:.6f}", *more.values()])

@@ -19,7 +19,7 @@ from facepoison.extractors.catalog import catalogue, load_extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import read_folder
 from facepoison.pictures.procedural import make_pictures
-from facepoison.pictures.splits import first_users, split
+from facepoison.pictures.splits import first_users, set_aside, split
 from fingerprint import LIB, of_file
 
 PROTOCOL = LIB.parent / "data" / "protocol.toml"
@@ -38,10 +38,15 @@ class Setting:
         people: Identities to make; a folder brings its own.
         per_person: Pictures of each made identity.
         n_users: How many identities poison, one at a time.
+        n_retrained: For how many of them the end-to-end recogniser is trained.
+        n_trainings: How often that is repeated, where it is, to see the luck of training.
+        live_users: How many users' pictures are poisoned by this run even where poisons come with the book.
         gallery_share: Share of each identity's pictures that is in the gallery.
         undefended: Name of the trainer's extractor; it is never a surrogate.
         surrogates: Names of the extractors that poison is made on.
         attacks: Names of the attacks, all of which are run.
+        retrained_attacks: Those that the end-to-end recogniser meets.
+        top: Of how many candidates one must be right, in turn.
     """
 
     profile: str
@@ -52,10 +57,15 @@ class Setting:
     people: int
     per_person: int
     n_users: int
+    n_retrained: int
+    n_trainings: int
+    live_users: int
     gallery_share: float
     undefended: str
     surrogates: tuple[str, ...]
     attacks: tuple[str, ...]
+    retrained_attacks: tuple[str, ...]
+    top: tuple[int, ...]
 
     @property
     def made(self) -> bool:
@@ -113,10 +123,15 @@ def choose(profile: str = "fast", dataset: str = "procedural", seed: int = 1, ex
         people=scale["people"],
         per_person=scale["pictures"],
         n_users=scale["users" if made else "folder_users"],
+        n_retrained=scale["retrained"],
+        n_trainings=protocol["recognisers"]["trainings"],
+        live_users=protocol["shipped"]["live_users"],
         gallery_share=protocol["split"]["gallery"],
         undefended=roles["undefended"],
         surrogates=tuple(roles["surrogates"]),
         attacks=tuple(protocol["attacks"]["names"]),
+        retrained_attacks=tuple(protocol["attacks"]["retrained"]),
+        top=tuple(protocol["recognisers"]["top"]),
     )
 
 
@@ -152,6 +167,7 @@ class Data:
         probes: Places of the pictures taken later, int64.
         users: The identities that poison, one at a time: the first of a list shuffled by seed, none dropped.
         skipped: How many files of a folder were skipped, by reason.
+        public: Pictures of other people, whom anybody can have; numbered by themselves.
     """
 
     pictures: Pictures
@@ -159,6 +175,7 @@ class Data:
     probes: Tensor
     users: tuple[int, ...]
     skipped: Mapping[str, int]
+    public: Pictures
 
     def gallery_of(self, identity: int) -> Tensor:
         """Places of one identity's gallery pictures."""
@@ -179,15 +196,18 @@ def load_data(setting: Setting, progress: Callable[[int, int], None] | None = No
     Raises:
         InputError: a folder holds nothing that can be used.
     """
+    others = read_protocol()["public"]
     if setting.made:
         pictures, skipped = made_people(setting, "evaluation", setting.people, setting.per_person), {}
+        public = made_people(setting, "public", others["people"], others["pictures"])
     else:
-        pictures, report = read_folder(Path(setting.dataset), progress=progress)
+        everybody, report = read_folder(Path(setting.dataset), progress=progress)
+        pictures, public = set_aside(everybody, others["folder_share"], setting.seed)
         skipped = report.counts()
     gallery, probes = split(pictures, setting.seed, setting.gallery_share)
     n_users = min(setting.n_users, len(pictures.names))
     users = first_users(pictures, n_users, setting.seed)
-    return Data(pictures, gallery, probes, users, skipped)
+    return Data(pictures, gallery, probes, users, skipped, public)
 
 
 def load_extractors(setting: Setting) -> dict[str, Extractor]:

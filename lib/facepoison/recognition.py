@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from facepoison.device import batches
 from facepoison.errors import InputError
 
 Metric = Literal["euclidean", "cosine"]
+Recogniser = Literal["nearest", "linear"]
 CELLS = 2**24  # distances held at a time, 64 MiB
+TOLERANCE = 1e-4  # largest length of a logistic regression's gradient
+NEWTON_STEPS = 50
+CONJUGATE_STEPS = 300  # in each Newton step
+HALVINGS = 30  # of a Newton step that leads uphill
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,30 @@ def check_unit(embeddings: Tensor, what: str) -> None:
         raise InputError(f"{what}: embeddings are not at unit length; pass them through extractors.normalise")
 
 
+def check_gallery(gallery: Tensor, labels: Tensor) -> None:
+    """Refuse embeddings that are not unit rows (G, D) with one int64 label each.
+
+    Raises:
+        InputError: saying which is wrong.
+    """
+    check_unit(gallery, "gallery")
+    if labels.dtype != torch.int64 or labels.shape != gallery.shape[:1] or not len(labels):
+        raise InputError(
+            f"gallery: {len(gallery)} embeddings, labels {labels.dtype} {tuple(labels.shape)}; one int64 each"
+        )
+
+
+def check_probes(probes: Tensor, dimensions: int) -> None:
+    """Refuse embeddings that are not unit rows (P, D) of the gallery's ``dimensions``.
+
+    Raises:
+        InputError: saying which is wrong.
+    """
+    check_unit(probes, "probes")
+    if probes.shape[1] != dimensions:
+        raise InputError(f"probes: {probes.shape[1]} dimensions, gallery {dimensions}; use one extractor for both")
+
+
 def identity_distances(gallery: Tensor, labels: Tensor, probes: Tensor, n: int, metric: Metric = "euclidean") -> Tensor:
     """Distance from each probe to the nearest gallery picture of each identity.
 
@@ -57,16 +88,8 @@ def identity_distances(gallery: Tensor, labels: Tensor, probes: Tensor, n: int, 
     Raises:
         InputError: shapes, labels or lengths are wrong.
     """
-    check_unit(gallery, "gallery")
-    check_unit(probes, "probes")
-    if gallery.shape[1] != probes.shape[1]:
-        raise InputError(
-            f"probes: {probes.shape[1]} dimensions, gallery {gallery.shape[1]}; use one extractor for both"
-        )
-    if labels.dtype != torch.int64 or labels.shape != gallery.shape[:1] or not len(labels):
-        raise InputError(
-            f"gallery: {len(gallery)} embeddings, labels {labels.dtype} {tuple(labels.shape)}; one int64 each"
-        )
+    check_gallery(gallery, labels)
+    check_probes(probes, gallery.shape[1])
     if not 0 <= int(labels.min()) <= int(labels.max()) < n:
         raise InputError(f"labels: {int(labels.min())} to {int(labels.max())} given; must lie in [0, {n})")
     if metric not in ("euclidean", "cosine"):
@@ -113,6 +136,156 @@ def nearest(gallery: Tensor, labels: Tensor, probes: Tensor, k: int = 1, metric:
     """
     known = int(labels.max()) + 1 if len(labels) else 0
     return closest(identity_distances(gallery, labels, probes, known, metric), k)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear recogniser: standardise an embedding, then multiply; the softmax of the result is its probabilities.
+
+    Attributes:
+        identities: The C identities that it knows, int64 (C,), ascending.
+        mean: Of the gallery's embeddings, float64 (D,).
+        scale: Their standard deviation, float64 (D,); 1 where all of them agree.
+        weight: float64 (C, D).
+        bias: float64 (C,).
+    """
+
+    identities: Tensor
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def distances(self, probes: Tensor, n: int) -> Tensor:
+        """Negative log-probabilities of ``n`` identities, float32 (P, n), of unit embeddings (P, D).
+
+        They are infinite for identities that the gallery did not hold.
+
+        Raises:
+            InputError: the probes are no unit embeddings of the gallery's kind.
+        """
+        check_probes(probes, len(self.mean))
+        logits = (probes.double() - self.mean) / self.scale @ self.weight.T + self.bias
+        far = logits.new_full((len(probes), n), torch.inf, dtype=torch.float32)
+        far[:, self.identities] = -logits.log_softmax(dim=1).float()
+        return far
+
+
+def fit_linear(
+    gallery: Tensor, labels: Tensor, poisoned: Mapping[int, Tensor] | None = None
+) -> tuple[Linear, dict[int, Linear]]:
+    """Linear recognisers of a clean gallery and of each user's round, in which that user's pictures are poisoned.
+
+    Each standardises its own gallery and then minimises sum_i -log p(label_i) + |weight|^2 / 2, which is the
+    multinomial logistic regression that scikit-learn calls ``LogisticRegression(C=1)``: the bias is free. Newton's
+    method with conjugate gradients (Nocedal and Wright 2006, chapter 7) solves many rounds at a time, each from the
+    clean gallery's solution, until the gradient is no longer than ``TOLERANCE``. As the penalty makes the objective
+    1-strongly convex in the weights, these are then within about ``TOLERANCE`` of the exact ones.
+
+    Args:
+        gallery: Clean unit embeddings (G, D).
+        labels: Their identities, int64 (G,), not negative, of two people or more.
+        poisoned: For each user the unit embeddings (g, D) that take the place of the user's rows.
+
+    Returns:
+        The clean gallery's recogniser, and each user's.
+
+    Raises:
+        InputError: shapes, labels or lengths are wrong, or a solution was not reached in ``NEWTON_STEPS``.
+    """
+    check_gallery(gallery, labels)
+    identities, dense = labels.to(gallery.device).unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    if int(identities[0]) < 0:
+        raise InputError(f"labels: {int(identities[0])} given; none may be negative")
+    if len(identities) < 2:
+        raise InputError("gallery: one identity; a linear recogniser needs two or more")
+    poisoned = poisoned or {}
+    for user, embeddings in poisoned.items():
+        check_unit(embeddings, f"user {user}")
+        own = int((labels == user).sum())
+        if embeddings.shape != (own, gallery.shape[1]):
+            raise InputError(
+                f"user {user}: poisoned embeddings {tuple(embeddings.shape)}; give ({own}, {gallery.shape[1]})"
+            )
+
+    def solved(users: list[int], start: Tensor | None) -> tuple[list[Linear], Tensor]:
+        rows = gallery.double().repeat(max(1, len(users)), 1, 1)
+        for place, user in enumerate(users):
+            rows[place, labels == user] = poisoned[user].double().to(rows.device)
+        mean, scale = rows.mean(dim=1), rows.std(dim=1, correction=0)
+        scale = torch.where(scale < 1e-12, 1.0, scale)
+        rows = (rows - mean[:, None]) / scale[:, None]
+        rows = torch.cat((rows, torch.ones_like(rows[..., :1])), dim=2)
+        found = _logistic(rows, dense, len(identities), start)
+        parts = zip(mean, scale, found.mT, strict=True)
+        return [Linear(identities, m, s, both[:, :-1].contiguous(), both[:, -1]) for m, s, both in parts], found
+
+    (clean,), start = solved([], None)
+    users, rounds = list(poisoned), list[Linear]()
+    for some in batches(len(users), max(1, CELLS // (len(gallery) * len(identities)))):
+        rounds += solved(users[some], start)[0]
+    return clean, dict(zip(users, rounds, strict=True))
+
+
+def _logistic(rows: Tensor, labels: Tensor, n: int, start: Tensor | None) -> Tensor:
+    """Weights (R, D, n) of R logistic regressions on rows (R, G, D) whose last column is 1, for the free bias."""
+    weights = rows.new_zeros(len(rows), rows.shape[2], n) if start is None else start.repeat(len(rows), 1, 1)
+    penalty = rows.new_ones(rows.shape[2], 1)
+    penalty[-1] = 0
+    truth = F.one_hot(labels, n).to(rows.dtype)
+
+    def objective(weights: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = (rows @ weights).log_softmax(dim=2)
+        return -(log_p * truth).sum(dim=(1, 2)) + (weights.square() * penalty).sum(dim=(1, 2)) / 2, log_p
+
+    going = torch.arange(len(rows), device=rows.device)  # rounds that are not there yet
+    for _ in range(NEWTON_STEPS):
+        now, x = weights[going], rows[going]
+        value, log_p = objective(now, x)
+        p = log_p.exp()
+        gradient = x.mT @ (p - truth) + penalty * now
+        length = gradient.norm(dim=(1, 2))
+        left = length > TOLERANCE
+        if not bool(left.any()):
+            return weights
+        if not bool(left.all()):
+            going, now, x, value, p = going[left], now[left], x[left], value[left], p[left]
+            gradient, length = gradient[left], length[left]
+        step = _newton_step(x, p, penalty, gradient, length)
+        slope = (gradient * step).sum(dim=(1, 2))
+        size = torch.ones_like(value)
+        for _ in range(HALVINGS):
+            after, _ = objective(now + size[:, None, None] * step, x)
+            # The second term is the rounding of the objective itself, below which it cannot tell better from worse.
+            short = after > value + 1e-4 * size * slope + 1e-12 * value
+            if not bool(short.any()):
+                break
+            size = torch.where(short, size / 2, size)
+        weights[going] = now + size[:, None, None] * step
+    raise InputError(
+        f"linear: {len(going)} rounds not solved after {NEWTON_STEPS} Newton steps, gradient "
+        f"{float(length.max()):.1e}; look for embeddings that are far from all others"
+    )
+
+
+def _newton_step(x: Tensor, p: Tensor, penalty: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
+    """About -gradient / Hessian, by conjugate gradients on all rounds at once."""
+    step, residual = torch.zeros_like(gradient), -gradient
+    direction, squared = residual.clone(), length.square()
+    enough = (length * length.sqrt().clamp(max=0.1)).square()  # ever more exact: convergence is faster than linear
+    for _ in range(CONJUGATE_STEPS):
+        turned = x @ direction
+        turned = p * (turned - (p * turned).sum(dim=2, keepdim=True))
+        image = x.mT @ turned + penalty * direction
+        going = squared > enough
+        if not bool(going.any()):
+            break
+        along = torch.where(going, squared / (direction * image).sum(dim=(1, 2)), 0.0)[:, None, None]
+        step += along * direction
+        residual -= along * image
+        before, squared = squared, residual.square().sum(dim=(1, 2))
+        direction = residual + (squared / before.clamp(min=1e-300))[:, None, None] * direction
+    return step
 
 
 def pair_cosines(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,6 +73,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield scratch
+        scratch.chmod(0o644)  # some writers leave files that only their owner can read
         os.replace(scratch, path)
     except (OSError, safetensors.SafetensorError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)

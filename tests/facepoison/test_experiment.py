@@ -1,10 +1,10 @@
-import functools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from facepoison import experiment, protocol
+from facepoison import experiment, protocol, shipped
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing
 from facepoison.pictures import Pictures
@@ -27,7 +27,7 @@ def data():
     pixels[:, :, 0, 0] = torch.arange(24, dtype=torch.uint8)[:, None]
     pictures = Pictures(pixels, identities, tuple("abcdef"))
     gallery, probes = split(pictures, 1)
-    return protocol.Data(pictures, gallery, probes, (0, 3), {})
+    return protocol.Data(pictures, gallery, probes, (0, 3), {}, pictures)
 
 
 @pytest.fixture
@@ -37,48 +37,60 @@ def extractor():
 
 
 def attack_named(monkeypatch, name, function):
-    monkeypatch.setitem(experiment.ATTACKS, name, functools.partial(function))
-    monkeypatch.setitem(experiment.PRESETS, name, experiment.PRESETS["lowkey"])
+    """Let an attack of that name, with LowKey's preset but for the name, be a function of pixels."""
+    preset = replace(experiment.PRESETS["lowkey"], name=name)
+    monkeypatch.setitem(experiment.PRESETS, name, preset)
+    real = experiment.craft
+
+    def craft(asked, pixels, *rest):
+        return function(pixels) if asked == preset else real(asked, pixels, *rest)
+
+    monkeypatch.setattr(experiment, "craft", craft)
 
 
-def keep(pixels, surrogates, seed):
+@pytest.fixture
+def networks(extractor):
+    return dict.fromkeys(protocol.choose().surrogates, extractor)
+
+
+def keep(pixels):
     return pixels.clone()
 
 
-def turn_blue(pixels, surrogates, seed):
+def turn_blue(pixels):
     blue = torch.tensor([10, 10, 250], dtype=torch.uint8)
     return blue.view(1, 3, 1, 1).expand_as(pixels).clone()
 
 
-def test_clean_pictures_in_place_of_poison_leave_the_clean_error(monkeypatch, data, extractor):
+def test_clean_pictures_in_place_of_poison_leave_the_clean_error(monkeypatch, data, extractor, networks):
     attack_named(monkeypatch, "keep", keep)
-    result = experiment.play(data, experiment.poison_users(protocol.choose(), "keep", data, [extractor]), extractor)
+    result = experiment.play(data, experiment.poison_users(protocol.choose(), "keep", data, networks), extractor)
     assert result.rate.value == result.rate.clean_error.value == 0
     assert result.rate.n == 2
 
 
-def test_users_who_look_like_somebody_else_are_missed(monkeypatch, data, extractor):
+def test_users_who_look_like_somebody_else_are_missed(monkeypatch, data, extractor, networks):
     attack_named(monkeypatch, "blue", turn_blue)
-    result = experiment.play(data, experiment.poison_users(protocol.choose(), "blue", data, [extractor]), extractor)
+    result = experiment.play(data, experiment.poison_users(protocol.choose(), "blue", data, networks), extractor)
     assert result.rate.value == 1
     assert result.rate.clean_error.value == 0
     assert 0 < result.rate.low < 1
     assert result.rate.high == 1
 
 
-def test_all_gallery_pictures_of_the_users_are_poisoned_and_no_other(monkeypatch, data, extractor):
+def test_all_gallery_pictures_of_the_users_are_poisoned_and_no_other(monkeypatch, data, extractor, networks):
     attack_named(monkeypatch, "blue", turn_blue)
-    posts = experiment.poison_users(protocol.choose(), "blue", data, [extractor])
+    posts = experiment.poison_users(protocol.choose(), "blue", data, networks)
     owned = torch.isin(data.pictures.identities, torch.tensor(data.users))
     in_gallery = torch.zeros(len(data.pictures), dtype=torch.bool)
     in_gallery[data.gallery] = True
     assert sorted(posts.index.tolist()) == (owned & in_gallery).nonzero().flatten().tolist()
 
 
-def test_an_interrupted_run_goes_on_with_the_next_user(monkeypatch, data, extractor):
+def test_an_interrupted_run_goes_on_with_the_next_user(monkeypatch, data, extractor, networks):
     calls = []
 
-    def count(pixels, surrogates, seed):
+    def count(pixels):
         calls.append(len(pixels))
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -86,28 +98,66 @@ def test_an_interrupted_run_goes_on_with_the_next_user(monkeypatch, data, extrac
 
     attack_named(monkeypatch, "count", count)
     with pytest.raises(KeyboardInterrupt):
-        experiment.poison_users(protocol.choose(), "count", data, [extractor])
+        experiment.poison_users(protocol.choose(), "count", data, networks)
     told = []
-    experiment.poison_users(protocol.choose(), "count", data, [extractor], lambda *done: told.append(done))
+    experiment.poison_users(protocol.choose(), "count", data, networks, lambda *done: told.append(done))
     assert len(calls) == 3  # the first user's pictures were kept
     assert told == [(1, 2), (2, 2)]
 
 
-def test_an_unknown_attack_is_refused(data, extractor):
-    with pytest.raises(InputError, match="attack 'magic' is unknown: use one of fawkes_v1_high, lowkey"):
-        experiment.poison(protocol.choose(), "magic", data.pictures.pixels, [extractor])
+def test_an_unknown_attack_is_refused(data, networks):
+    with pytest.raises(InputError, match="attack 'magic' is unknown: use one of fawkes_v03_high, "):
+        experiment.poison_users(protocol.choose(), "magic", data, networks)
 
 
 def test_every_attack_of_the_protocol_is_there():
-    assert set(protocol.choose().attacks) == set(experiment.ATTACKS) == set(experiment.PRESETS)
+    setting = protocol.choose()
+    assert list(setting.attacks) == list(experiment.PRESETS)
+    assert set(setting.retrained_attacks) <= set(setting.attacks)
 
 
-def test_what_carries_over_is_one_without_a_change_and_less_with_one(monkeypatch, data, extractor):
+def test_an_attack_takes_as_many_surrogates_as_the_original_does():
+    setting = protocol.choose()
+    taken = {name: len(experiment.surrogates_of(setting, preset)) for name, preset in experiment.PRESETS.items()}
+    assert taken == {"fawkes_v03_high": 1, "fawkes_v1_low": 1, "fawkes_v1_mid": 2, "fawkes_v1_high": 2, "lowkey": 3}
+    roles = {
+        name: experiment.role(setting, "fawkes_v1_high", name) for name in (setting.undefended, *setting.surrogates)
+    }
+    assert list(roles.values()) == ["undefended", "white-box", "white-box", "unseen"]
+
+
+def test_users_of_a_targeted_attack_draw_their_targets_apart(monkeypatch, data, networks):
+    seeds = []
+    monkeypatch.setattr(
+        experiment, "craft", lambda preset, pixels, surrogates, public, seed: seeds.append(seed) or pixels
+    )
+    experiment.poison_users(protocol.choose(), "fawkes_v03_high", data, networks, anew=True)
+    assert len(set(seeds)) == 2
+
+
+def test_what_comes_with_the_book_is_taken_for_all_but_the_live_users(monkeypatch, data, networks, tmp_path):
+    setting = replace(protocol.choose(), live_users=1)
+    attack_named(monkeypatch, "keep", keep)
+    inputs = experiment.shipped_inputs(setting, "keep", networks)
+    marked = torch.cat([data.pictures.pixels[data.gallery_of(user)] for user in data.users])
+    marked[:, :, 5, 5] = 7
+    shipped.ship("poison-keep", inputs, {"pixels": marked}, 60.0, marked, tmp_path)
+    monkeypatch.setattr(experiment.shipped.find, "__defaults__", (tmp_path,))
+    posts = experiment.poison_users(setting, "keep", data, networks)
+    assert (posts.n_shipped, posts.source) == (1, "shipped")
+    live = data.pictures.identities[posts.index] == data.users[0]
+    assert not bool((posts.pixels[live][:, :, 5, 5] == 7).any())
+    assert bool((posts.pixels[~live][:, :, 5, 5] == 7).all())
+    assert 29 < posts.seconds < 31
+    assert experiment.shipped_gap(setting, data, {"keep": posts}, networks) == float("inf")
+
+
+def test_what_carries_over_is_one_without_a_change_and_less_with_one(monkeypatch, data, extractor, networks):
     for name, attack in {"keep": keep, "blue": turn_blue}.items():
         attack_named(monkeypatch, name, attack)
     kept, blue = (
-        experiment.carried_over(data, experiment.poison_users(protocol.choose(), name, data, [extractor]), extractor)
-        for name in ("keep", "blue")
+        experiment.carried_over(extractor, data.pictures.pixels[posts.index], posts.pixels)
+        for posts in (experiment.poison_users(protocol.choose(), name, data, networks) for name in ("keep", "blue"))
     )
     assert torch.allclose(kept, torch.ones(len(kept)))
     assert (blue < 0.9).all()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from facepoison import figures
-from facepoison.protection import Rate
+from facepoison.protection import Answers, Protection, Rate
 
 
 @pytest.fixture
@@ -67,3 +67,27 @@ def test_presets_side_by_side_have_a_dash_where_a_field_is_missing():
         limit: float = 15 / 255
 
     assert figures.field_rows(One(), Two()) == [("name", "one", "two"), ("steps", "50", "–"), ("limit", "–", "0.05882")]
+
+
+def outcome(value=0.5):
+    rows = torch.tensor([0, 0, 1, 1])
+    answers = Answers(rows, rows, rows, torch.tensor([[0], [1], [1], [0]]), torch.zeros(4, 1))
+    return Protection(Rate(value, 2, 4, 0.1, 0.9, Rate(0.0, 2, 4, 0.0, 0.8)), answers, answers)
+
+
+def test_protection_rows_begin_with_their_key(displayed):
+    rows = figures.protection_rows({("LowKey", "1-NN"): outcome()})
+    assert rows == [("LowKey", "1-NN", "50\N{NO-BREAK SPACE}[10,\N{NO-BREAK SPACE}90]", rows[0][3], 2, 4)]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda **words: figures.show_protection({"LowKey": outcome(), "Fawkes": outcome(0.2)}, **words),
+        lambda **words: figures.show_tradeoff({"LowKey": (30.0, outcome().rate)}, **words),
+        lambda **words: figures.show_rates({"LowKey": outcome().rate}, label="error", **words),
+    ],
+)
+def test_every_kind_of_figure_is_drawn(displayed, draw):
+    draw(caption="A caption.", alt="A figure with a few points in it.")
+    assert displayed[0][0]["image/png"].startswith(b"\x89PNG")

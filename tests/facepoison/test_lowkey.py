@@ -10,7 +10,7 @@ from facepoison.extractors import normalise
 from facepoison.pictures import to_float, to_uint8
 from facepoison.poisons.lowkey import LOWKEY, LOWKEY_LPIPS, PERCEPTUAL, ascend, blur, calibrate, features, lowkey
 from facepoison.poisons.similarity import change
-from facepoison.poisons.steps import start_noise
+from facepoison.poisons.steps import input_gradient, squared_distance, start_noise
 
 TINY = replace(LOWKEY, weight=100.0)  # tiny extractors are less easily moved than trained ones
 LIMIT = 255 * (LOWKEY.start + LOWKEY.steps * LOWKEY.step)
@@ -119,6 +119,17 @@ def test_the_blurred_view_takes_part(clean, surrogates, poisoned):
     for surrogate in surrogates:
         with_view = moved(surrogate, clean, poisoned, smooth=True).mean()
         assert with_view > 1.1 * moved(surrogate, clean, plain, smooth=True).mean()
+
+
+def test_the_start_gives_every_picture_a_gradient_in_both_views(clean, surrogates):
+    pictures = to_float(clean)
+    for surrogate in surrogates:
+        own = normalise(features(surrogate, pictures)[0])
+        for view in (lambda each: each, lambda each: blur(each, LOWKEY)):
+            place = (pictures + start_noise(clean, LOWKEY.start, 1, "lowkey")).requires_grad_()
+            slope = input_gradient(squared_distance(features(surrogate, view(place))[0], own), place).flatten(1)
+            assert slope.norm(dim=1).min() > 1e-4
+            assert slope.ne(0).double().mean() > 0.95
 
 
 def test_every_surrogate_takes_part(clean, surrogates, poisoned):

@@ -180,7 +180,8 @@ def test_table_is_written_whole(tmp_path):
     outcome = protection(gallery, labels, probes, asked, {2: gallery[labels == 2]})
     path = tmp_path / "rows.csv"
     names = [f"person {i}" for i in range(6)]
-    write_table(path, outcome.poisoned, names, extractor="x", attack="none", recogniser="1-NN", seed=3)
+    columns = {"extractor": "x", "attack": "none", "recogniser": "1-NN", "seed": 3}
+    write_table(path, [(outcome.poisoned, columns), (outcome.clean, {**columns, "attack": "clean"})], names)
     with path.open() as handle:
         rows = list(csv.DictReader(handle))
     assert list(rows[0]) == [
@@ -194,13 +195,15 @@ def test_table_is_written_whole(tmp_path):
         "recogniser",
         "seed",
     ]
-    assert len(rows) == 4
+    assert [row["attack"] for row in rows] == ["none"] * 4 + ["clean"] * 4
     assert rows[0]["user"] == rows[0]["true"] == "person 2"
-    assert [int(row["probe"]) for row in rows] == (asked == 2).nonzero().flatten().tolist()
+    assert [int(row["probe"]) for row in rows[:4]] == (asked == 2).nonzero().flatten().tolist()
     assert float(rows[1]["distance"]) == pytest.approx(outcome.poisoned.distance[1, 0].item(), abs=1e-6)
     with pytest.raises(IndexError):
-        write_table(path, outcome.poisoned, names[:1])
-    assert path.read_text().count("\n") == 5
+        write_table(path, [(outcome.poisoned, columns)], names[:1])
+    with pytest.raises(InputError, match="every part needs the columns extractor, attack, recogniser, seed"):
+        write_table(path, [(outcome.poisoned, columns), (outcome.clean, {"seed": 3})], names)
+    assert path.read_text().count("\n") == 9
     assert [file.name for file in tmp_path.iterdir()] == ["rows.csv"]
 
 

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from facepoison.device import generator
 from facepoison.errors import InputError
@@ -39,6 +40,28 @@ def test_dssim_is_the_definition(noise):
     b = (a + noise * (pictures(2, 20, 1) - 0.5)).clamp(0, 1)
     expected = [(1 - plain_ssim(x.double().numpy(), y.double().numpy())) / 2 for x, y in zip(a, b, strict=True)]
     assert dssim(a, b).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def filtered_ssim(a, b):
+    """The same of (C, H, W) arrays by another library's Gaussian, which covers the whole picture and is then cut."""
+
+    def mean(x):
+        return gaussian_filter(x, (0, 1.5, 1.5), radius=(0, 5, 5))[:, 5:-5, 5:-5]
+
+    mx, my = mean(a), mean(b)
+    vx, vy, cov = mean(a * a) - mx * mx, mean(b * b) - my * my, mean(a * b) - mx * my
+    return float(((2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx * mx + my * my + 1e-4) * (vx + vy + 9e-4))).mean())
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (112, 80)])
+@pytest.mark.parametrize("noise", [0.01, 0.1])
+def test_dssim_agrees_with_another_implementation_at_full_size(height, width, noise):
+    coarse = torch.rand(2, 3, 8, 8, generator=generator(2, "similarity"))
+    a = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
+    b = (a + noise * torch.randn(a.shape, generator=generator(3, "similarity"))).clamp(0, 1)
+    expected = [(1 - filtered_ssim(x.double().numpy(), y.double().numpy())) / 2 for x, y in zip(a, b, strict=True)]
+    assert min(expected) > 0.001
+    assert dssim(a, b).tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_dssim_of_the_same_is_zero_and_of_the_inverse_is_large():

@@ -3,7 +3,7 @@ import torch
 
 from facepoison.errors import InputError
 from facepoison.pictures import Pictures
-from facepoison.pictures.splits import first_users, split
+from facepoison.pictures.splits import first_users, set_aside, split
 
 
 def people(*counts, names=None):
@@ -78,3 +78,24 @@ def test_users_keep_their_order_when_others_come():
 def test_more_users_than_people_are_refused(n):
     with pytest.raises(InputError, match=f"users: {n} asked for, 3 identities"):
         first_users(people(2, 2, 2), n, seed=1)
+
+
+def test_people_set_aside_are_the_last_in_line_and_numbered_anew():
+    pictures = people(*[3] * 10)
+    pictures.pixels[:, 0, 0, 0] = torch.arange(30, dtype=torch.uint8)
+    rest, aside = set_aside(pictures, 0.2, seed=1)
+    assert (len(rest.names), len(aside.names)) == (8, 2)
+    assert set(rest.names) | set(aside.names) == set(pictures.names)
+    assert not set(rest.names) & set(aside.names)
+    for part in (rest, aside):
+        for number, name in enumerate(part.names):
+            mine = pictures.pixels[pictures.identities == pictures.names.index(name)]
+            assert torch.equal(part.of(number).pixels, mine)
+    first = [pictures.names[who] for who in first_users(pictures, 8, seed=1)]
+    assert [rest.names[who] for who in first_users(rest, 8, seed=1)] == first
+
+
+@pytest.mark.parametrize(("n", "share"), [(3, 0.2), (10, 0.0), (10, 1.0)])
+def test_a_share_that_cannot_be_set_aside_is_refused(n, share):
+    with pytest.raises(InputError, match="give at least 4"):
+        set_aside(people(*[3] * n), share, seed=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from facepoison.errors import InputError
@@ -58,3 +59,8 @@ def to_float(pixels: Tensor) -> Tensor:
 def to_uint8(pictures: Tensor) -> Tensor:
     """Float pictures in [0, 1] rounded to uint8, as every picture is before anyone looks at it."""
     return (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def resize(pixels: Tensor, size: int) -> Tensor:
+    """uint8 pictures (N, 3, H, W) at another size, smoothed before they are made smaller."""
+    return to_uint8(F.interpolate(to_float(pixels), (size, size), mode="bilinear", antialias=True, align_corners=False))

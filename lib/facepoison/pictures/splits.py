@@ -50,8 +50,46 @@ def first_users(pictures: Pictures, n: int, seed: int) -> tuple[int, ...]:
     Raises:
         InputError: there are fewer identities than that.
     """
+    order = _order(pictures, seed)
+    if not 1 <= n <= len(order):
+        raise InputError(f"users: {n} asked for, {len(order)} identities there; ask for 1 to {len(order)}")
+    return tuple(order[:n])
+
+
+def set_aside(pictures: Pictures, share: float, seed: int) -> tuple[Pictures, Pictures]:
+    """Part the last identities of the order that ``first_users`` counts from; at least two stay on either side.
+
+    Args:
+        pictures: At least four identities.
+        share: Share of the identities to set aside, between 0 and 1, rounded.
+        seed: Of the order.
+
+    Returns:
+        The rest and those set aside, each with identities numbered anew in the order of their old numbers.
+
+    Raises:
+        InputError: the share is not between 0 and 1, or there are fewer than four identities.
+    """
+    order = _order(pictures, seed)
+    if not 0 < share < 1 or len(order) < 4:
+        raise InputError(
+            f"pictures of {len(order)} identities, share {share} to set aside: give at least 4, and a share"
+        )
+    parted = min(max(round(share * len(order)), 2), len(order) - 2)
+    return _only(pictures, sorted(order[:-parted])), _only(pictures, sorted(order[-parted:]))
+
+
+def _order(pictures: Pictures, seed: int) -> list[int]:
+    """All identities in an order drawn by seed and name."""
     present: list[int] = sorted(set(pictures.identities.tolist()))
-    if not 1 <= n <= len(present):
-        raise InputError(f"users: {n} asked for, {len(present)} identities there; ask for 1 to {len(present)}")
     draw = {who: torch.rand((), generator=generator(seed, "users", pictures.names[who])).item() for who in present}
-    return tuple(sorted(present, key=lambda who: (draw[who], who))[:n])
+    return sorted(present, key=lambda who: (draw[who], who))
+
+
+def _only(pictures: Pictures, identities: list[int]) -> Pictures:
+    """The pictures of some identities, numbered anew."""
+    kept = torch.isin(pictures.identities, torch.tensor(identities))
+    number = torch.zeros(len(pictures.names), dtype=torch.int64)
+    number[identities] = torch.arange(len(identities))
+    names = tuple(pictures.names[who] for who in identities)
+    return Pictures(pictures.pixels[kept], number[pictures.identities[kept]], names)

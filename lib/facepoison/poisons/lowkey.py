@@ -45,6 +45,7 @@ class LowKey:
         start: Half-width of the uniform start.
         blur_size: Width of the Gaussian window in pixels.
         blur_sigma: Its standard deviation in pixels.
+        extractors: How many models the original uses; here those that are given are used.
     """
 
     name: str
@@ -55,6 +56,7 @@ class LowKey:
     start: float = 0.005
     blur_size: int = 7
     blur_sigma: float = 3.0
+    extractors: int = 4
 
 
 LOWKEY = LowKey("LowKey (MSE)", perceptual="mse", weight=330.0)

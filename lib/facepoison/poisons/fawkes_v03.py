@@ -1,0 +1,232 @@
+"""Fawkes v0.3: a cloak that pulls the features of a user's pictures towards those of somebody far away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from facepoison.device import batches, generator
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor
+from facepoison.pictures import Pictures, to_float
+from facepoison.poisons.similarity import dssim
+from facepoison.poisons.steps import (
+    Progress,
+    check_pixels,
+    check_surrogates,
+    embeddings,
+    from_tanh,
+    input_gradient,
+    poison,
+    to_tanh,
+)
+
+
+@dataclass(frozen=True)
+class FawkesV03:
+    """A mode of Fawkes v0.3, as its authors' code sets it (Shan et al., USENIX Security 2020, arXiv 2002.08327).
+
+    Attributes:
+        name: What results are shown under.
+        threshold: Budget of structural dissimilarity, (1 - SSIM) / 2.
+        steps: Iterations.
+        rate: Learning rate of Adadelta in the first third of the steps.
+        extractors: How many extractors the original mode uses; here those that are given are used.
+        penalty: Weight of the squared excess over the threshold.
+        furthest: Among how many of the furthest identities the target is drawn.
+        pull: How far to aim, in differences between the mean features of the target and of the user.
+        drop: What the learning rate is multiplied by after the first and after the second third of the steps.
+    """
+
+    name: str
+    threshold: float
+    steps: int
+    rate: float
+    extractors: int = 1
+    penalty: float = 1e6
+    furthest: int = 20
+    pull: float = 2.0
+    drop: float = 0.8
+
+
+FAWKES_V03_LOW = FawkesV03("Fawkes v0.3 low", threshold=0.003, steps=50, rate=35.0)
+FAWKES_V03_MID = FawkesV03("Fawkes v0.3 mid", threshold=0.005, steps=200, rate=20.0)
+FAWKES_V03_HIGH = FawkesV03("Fawkes v0.3 high", threshold=0.008, steps=500, rate=10.0)
+
+
+@torch.no_grad()
+def raw_features(surrogate: Extractor, pixels: Tensor, batch: int = 128) -> Tensor:
+    """Embeddings (N, D), not normalised, on the surrogate's device, of uint8 pictures (N, 3, H, W) on any device."""
+    device = surrogate.mean.device
+    return torch.cat([embeddings(surrogate, to_float(pixels[some].to(device))) for some in batches(len(pixels), batch)])
+
+
+def identity_means(features: Tensor, identities: Tensor) -> tuple[Tensor, Tensor]:
+    """The identities that have pictures, int64 (M,) ascending, and their mean features (M, D).
+
+    Args:
+        features: Of the pictures, (N, D).
+        identities: Of the pictures, int64 (N,).
+    """
+    present, row = torch.unique(identities.to(features.device), return_inverse=True)
+    sums = features.new_zeros(len(present), features.shape[1]).index_add(0, row, features)
+    return present, sums / row.bincount(minlength=len(present))[:, None]
+
+
+def furthest_rows(own: Sequence[Tensor], means: Sequence[Tensor], furthest: int) -> Tensor:
+    """Rows of the identities that are furthest from the user, int64 (K,), the furthest first.
+
+    Args:
+        own: The user's mean features (D,), for each surrogate.
+        means: Mean features (M, D) of the pool's identities, for each surrogate; their distances are summed.
+        furthest: How many at most: K is this, or M where the pool has fewer.
+    """
+    distances = [(theirs - mine).norm(dim=1) for mine, theirs in zip(own, means, strict=True)]
+    order: Tensor = torch.stack(distances).sum(dim=0).argsort(descending=True, stable=True)
+    return order[:furthest]
+
+
+def choose_target(own: Sequence[Tensor], means: Sequence[Tensor], furthest: int, seed: int) -> int:
+    """Row of the identity to imitate: one of the furthest from the user, all equally likely.
+
+    Args:
+        own: As for ``furthest_rows``.
+        means: As for ``furthest_rows``.
+        furthest: As for ``furthest_rows``.
+        seed: It alone decides which of them in order of distance.
+    """
+    rows = furthest_rows(own, means, furthest)
+    return int(rows[int(torch.randint(len(rows), (), generator=generator(seed, "fawkes v0.3 target")))])
+
+
+def rate_at(step: int, preset: FawkesV03) -> float:
+    """Learning rate of a step, counted from 0."""
+    return preset.rate * preset.drop ** (3 * step // preset.steps)
+
+
+def feature_distance(
+    pictures: Tensor, targets: Sequence[Tensor], lengths: Sequence[Tensor], surrogates: Sequence[Extractor]
+) -> Tensor:
+    """How far features are from their targets, relative to the targets' length, summed over surrogates.
+
+    Args:
+        pictures: Float (B, 3, H, W) in [0, 1].
+        targets: Features to come near (B, D), for each surrogate.
+        lengths: Their Euclidean lengths (B,), for each surrogate.
+        surrogates: The user's extractors.
+
+    Returns:
+        (B,), 0 on the target.
+    """
+    return torch.stack(
+        [
+            (embeddings(surrogate, pictures) - target).norm(dim=1) / length
+            for surrogate, target, length in zip(surrogates, targets, lengths, strict=True)
+        ]
+    ).sum(dim=0)
+
+
+def cloak_towards(
+    clean: Tensor, targets: Sequence[Tensor], surrogates: Sequence[Extractor], preset: FawkesV03
+) -> Tensor:
+    """The attack itself, on float pictures.
+
+    Args:
+        clean: Pictures (B, 3, H, W) in [0, 1].
+        targets: Features to come near (B, D), not normalised, for each surrogate.
+        surrogates: The user's extractors.
+        preset: The mode.
+
+    Returns:
+        The kept iterate of each picture, in [0, 1], not rounded.
+
+    Raises:
+        InputError: a gradient is not finite.
+    """
+    centre = to_tanh(clean)
+    lengths = [target.norm(dim=1) for target in targets]
+    modifier = torch.zeros_like(clean).requires_grad_()
+    optimiser = torch.optim.Adadelta([modifier], lr=preset.rate, rho=0.95, eps=1e-7)  # every value on its own
+    best, best_objective = clean, clean.new_full((len(clean),), torch.inf)
+    for step in range(preset.steps + 1):  # the last round only looks at what the last step led to
+        with torch.set_grad_enabled(step < preset.steps):
+            picture = from_tanh(centre + modifier)
+            excess = (dssim(picture, clean) - preset.threshold).clamp(min=0)
+            objective = preset.penalty * excess.square() + feature_distance(picture, targets, lengths, surrogates)
+        with torch.no_grad():
+            better = objective < best_objective
+            best = torch.where(better[:, None, None, None], picture, best)
+            best_objective = torch.where(better, objective, best_objective)
+        if step < preset.steps:
+            modifier.grad = input_gradient(objective, modifier)
+            optimiser.param_groups[0]["lr"] = rate_at(step, preset)
+            optimiser.step()
+    return best.detach()
+
+
+def fawkes_v03(
+    pixels: Tensor,
+    surrogates: Sequence[Extractor],
+    preset: FawkesV03 = FAWKES_V03_HIGH,
+    *,
+    public: Pictures,
+    seed: int,
+    batch: int = 16,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Cloak all pictures of one user with Fawkes v0.3.
+
+    Targeted: a target is drawn among the ``furthest`` identities of a public pool whose mean features are furthest from
+    the user's own; with several surrogates, by the sum of their distances. Each picture x then minimises
+    ``penalty * max(DSSIM - threshold, 0)^2 + sum_f ||t - f(x')|| / ||t||`` with
+    ``t = f(x) + pull * (mean f(target's pictures) - mean f(user's pictures))``, over a modifier in tanh space, with
+    Adadelta (decay 0.95, epsilon 1e-7). Nothing but the penalty bounds the change.
+
+    Where our notes on the original say nothing, this is the plain reading: features are as the extractor gives them,
+    for only v1.0 is known to bring them to unit length; the start is the picture itself, where the penalty is flat and
+    the distance is not, so that no noise is needed and the seed draws nothing but the target; the learning rate falls
+    twice, after the first and after the second third of the steps; of all iterates, start and last included, the one
+    with the smallest objective is kept, which may lie a little over the threshold.
+
+    The original works at 224 x 224 with its own extractor. Here pictures keep their own size and the surrogates are
+    those that are given; the thresholds carry over. Rounding comes last and may move DSSIM by a few parts in a
+    thousand.
+
+    Args:
+        pixels: uint8 RGB (N, 3, H, W), at least 11 px a side: all pictures that one user publishes.
+        surrogates: The user's extractors, all on one device, where the work is done.
+        preset: The mode; name it wherever a result is shown.
+        public: Pictures of other people, of any size; the user must not be among them. Where they show fewer than
+            ``furthest`` identities, all of these may be drawn.
+        seed: For the target: which it is in order of distance. Users with one seed draw the same place.
+        batch: Pictures at a time.
+        progress: Told of each batch done.
+
+    Returns:
+        The cloaked pictures, uint8, shape and device of ``pixels``. One picture's cloak depends on the user's others
+        through their mean features, but not on the batch (but for rounding: other batches, like other machines, sum in
+        another order).
+
+    Raises:
+        InputError: pictures or surrogates cannot be used, or the pool is empty.
+    """
+    check_pixels(pixels)
+    if not len(public):
+        raise InputError("public: no pictures to draw a target from; give those of at least one other person")
+    check_pixels(public.pixels)
+    device = check_surrogates(surrogates, pixels[:1])
+    own = [raw_features(surrogate, pixels).mean(dim=0) for surrogate in surrogates]
+    means = [identity_means(raw_features(surrogate, public.pixels), public.identities)[1] for surrogate in surrogates]
+    chosen = choose_target(own, means, preset.furthest, seed)
+    shifts = [preset.pull * (theirs[chosen] - mine) for mine, theirs in zip(own, means, strict=True)]
+
+    def attack(some: Tensor) -> Tensor:
+        clean = to_float(some)
+        with torch.no_grad():
+            targets = [embeddings(f, clean) + shift for f, shift in zip(surrogates, shifts, strict=True)]
+        return cloak_towards(clean, targets, surrogates, preset)
+
+    return poison(attack, pixels, device, batch, progress)

@@ -1,0 +1,69 @@
+"""Claims can fail: spoil what they rest on, and at least one of every chapter concerned turns red."""
+
+from pathlib import Path
+
+import pytest
+from nbclient import NotebookClient
+from nbformat import v4
+
+from bookpress import chapters
+from bookpress.chapters import tags
+
+ROOT = Path(__file__).parents[2]
+
+CLEAN = """
+from facepoison import store
+
+def poison(setting, preset, pixels, networks, public):
+    return store.Kept({"pixels": pixels}, 1.0, True)
+
+def poison_users(setting, attack, data, networks, progress=None):
+    import torch
+    index = torch.cat([data.gallery_of(user) for user in data.users])
+    pixels = data.pictures.pixels[index]
+    return experiment.Poisoned(index, pixels, data.users, 1.0)
+
+experiment.poison, experiment.poison_users = poison, poison_users
+"""
+
+SHUFFLED = """
+import torch
+from facepoison.device import generator
+
+whole = protocol.Data.sides
+
+def sides(data, embeddings):
+    gallery, labels, probes, asked = whole(data, embeddings)
+    return gallery, labels[torch.randperm(len(labels), generator=generator(0, "shuffled"))], probes, asked
+
+protocol.Data.sides = sides
+"""
+
+
+def claims_of(chapter, mutation):
+    """The claims of a chapter, run under a mutation up to the first cell that is tagged as long."""
+    notebook = chapters.read(ROOT / "notebooks" / f"{chapter}.ipynb")
+    ids = [cell.id for cell in notebook.cells]
+    long = [place for place, cell in enumerate(notebook.cells) if "long" in tags(cell)]
+    cells = notebook.cells[: min(long, default=len(ids))]
+    cells.insert(ids.index("setup") + 1, v4.new_code_cell(mutation))
+    notebook.cells = cells
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": ROOT / "notebooks"}}).execute()
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return [output.metadata["claim"] for output in outputs if "claim" in output.get("metadata", {})]
+
+
+@pytest.mark.parametrize(
+    ("chapter", "mutation"),
+    [
+        pytest.param("01_faces", SHUFFLED, id="01_faces, labels shuffled"),
+        pytest.param("02_recognisers", SHUFFLED, id="02_recognisers, labels shuffled"),
+        pytest.param("03_poisoning", SHUFFLED, id="03_poisoning, labels shuffled"),
+        pytest.param("03_poisoning", CLEAN, id="03_poisoning, poison replaced by clean pictures"),
+    ],
+)
+def test_a_spoilt_chapter_turns_red(chapter, mutation):
+    claims = claims_of(chapter, mutation)
+    red = {claim["id"] for claim in claims if not claim["holds"] and not claim["declared"]}
+    print(f"\n{chapter}: {len(red)} of {len(claims)} claims turn red: {', '.join(sorted(red))}")
+    assert red

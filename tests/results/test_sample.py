@@ -1,0 +1,41 @@
+"""What comes with the book is what its code makes: one user's poisons a day are made anew and compared."""
+
+import datetime
+
+import pytest
+import torch
+
+from facepoison import experiment, protocol, shipped
+from facepoison.poisons.similarity import change
+
+SETTING = protocol.choose(**protocol.read_protocol()["registered"])
+TOLERANCE = protocol.read_protocol()["shipped"]
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return protocol.load_extractors(SETTING)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return protocol.load_data(SETTING)
+
+
+@pytest.mark.parametrize("attack", TOLERANCE["poisons"])
+def test_todays_users_poisons_are_as_shipped(attack, data, networks, tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
+    kept = shipped.find(f"poison-{attack}", experiment.shipped_inputs(SETTING, attack, networks))
+    assert kept is not None, f"{attack}: nothing is shipped for the protocol as it stands: run make shipped"
+    order = torch.cat([data.gallery_of(user) for user in data.users])
+    today = datetime.date.today().toordinal() % (len(data.users) - SETTING.live_users) + SETTING.live_users
+    own = data.gallery_of(data.users[today])
+    clean, there = data.pictures.pixels[own], kept.arrays["pixels"][torch.isin(order, own)]
+    here = experiment.poison(SETTING, experiment.PRESETS[attack], clean, networks, data.public).arrays["pixels"]
+    loud = [change(clean, pixels).psnr.mean() for pixels in (here, there)]
+    moved = [experiment.carried_over(networks[SETTING.undefended], clean, pixels).mean() for pixels in (here, there)]
+    print(
+        f"\n{attack}, user {today}: PSNR {loud[0]:.2f} and {loud[1]:.2f} dB, cosine {moved[0]:.3f} and {moved[1]:.3f}"
+    )
+    assert abs(loud[0] - loud[1]) <= TOLERANCE["psnr"]
+    assert abs(moved[0] - moved[1]) <= TOLERANCE["cosine"]
