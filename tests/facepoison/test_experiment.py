@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import tiny_extractor
 from torch import nn
 
 from facepoison import experiment, protocol, shipped
@@ -169,3 +170,69 @@ def test_both_sides_of_the_split_know_who_is_on_them(data):
     assert torch.equal(gallery.flatten() // 4, labels)
     assert torch.equal(probes.flatten() // 4, probe_labels)
     assert sorted([*gallery.flatten().tolist(), *probes.flatten().tolist()]) == list(range(24))
+
+
+def test_decisions_name_the_user_or_a_number(monkeypatch, data, extractor, networks):
+    attack_named(monkeypatch, "blue", turn_blue)
+    posts = experiment.poison_users(protocol.choose(), "blue", data, networks)
+    rows = experiment.decisions(data, posts, extractor, data.users[0])
+    assert len(rows) == 1
+    number, who, distance, own = rows[0]
+    assert (number, who.startswith("person ")) == ("1", True)
+    assert float(distance) < float(own)
+
+
+def test_every_answer_is_written_without_names(monkeypatch, data, extractor, networks, tmp_path):
+    monkeypatch.setattr(experiment, "LIB", tmp_path / "lib")
+    attack_named(monkeypatch, "blue", turn_blue)
+    posts = experiment.poison_users(protocol.choose(), "blue", data, networks)
+    result = experiment.play(data, posts, extractor)
+    answers = {("blue", "colour", "1-NN"): result, ("blue", "colour", "linear"): result}
+    path = experiment.write_probes(protocol.choose(), data, answers)
+    lines = path.read_text().splitlines()
+    assert lines[0] == "user,probe,true,predicted,distance,attack,extractor,recogniser,seed"
+    assert len(lines) == 1 + 2 * 2
+    assert all(line.split(",")[0] in ("0", "3") for line in lines[1:])
+
+
+def test_cosines_are_one_where_nothing_changed(extractor, data):
+    setting = protocol.choose()
+    networks = dict.fromkeys((setting.undefended, *setting.surrogates), extractor)
+    pixels = data.pictures.pixels[:3]
+    found = experiment.cosines(setting, networks, pixels, pixels)
+    assert found.surrogates == pytest.approx(1)
+    assert found.undefended == pytest.approx(1)
+    assert found.halved > 0.99
+
+
+def test_a_training_is_kept_and_another_one_differs(monkeypatch, data, networks):
+    monkeypatch.setattr(experiment, "END_TO_END", replace(experiment.END_TO_END, draws=64))
+    calls = []
+    real = experiment.play_round
+    monkeypatch.setattr(experiment, "play_round", lambda *given, **more: calls.append(1) or real(*given, **more))
+    attack_named(monkeypatch, "blue", turn_blue)
+    setting = replace(protocol.choose(), n_retrained=1)
+    posts = experiment.poison_users(setting, "blue", data, networks)
+    first, again = (experiment.retrain(setting, data, posts, tiny_extractor(0, 16)) for _ in range(2))
+    assert first.protection.rate.n == 1
+    assert len(calls) == 2  # a clean round and the user's, once
+    assert torch.equal(first.protection.poisoned.distance, again.protection.poisoned.distance)
+    other = experiment.retrain(setting, data, posts, tiny_extractor(0, 16), training=1)
+    assert not torch.equal(first.protection.poisoned.distance, other.protection.poisoned.distance)
+
+
+def test_what_is_shipped_is_made_anew_with_a_card(monkeypatch, data, extractor, tmp_path):
+    setting = replace(protocol.choose(), attacks=("lowkey",))
+    networks = dict.fromkeys((setting.undefended, *setting.surrogates), extractor)
+    monkeypatch.setattr(experiment, "load_data", lambda setting: data)
+    monkeypatch.setattr(experiment, "load_extractors", lambda setting: networks)
+    monkeypatch.setattr(experiment, "craft", lambda preset, pixels, *rest: pixels)
+    monkeypatch.setattr(experiment.shipped.ship, "__defaults__", (tmp_path,))
+    lines = []
+    experiment.ship(setting, lines.append)
+    attacks = protocol.read_protocol()["shipped"]["poisons"]
+    assert lines[:2] == [f"{attacks[0]}: 1 of 2 users", f"{attacks[0]}: 2 of 2 users"]
+    for attack in attacks:
+        kept = shipped.find(f"poison-{attack}", experiment.shipped_inputs(setting, attack, networks), tmp_path)
+        clean = [data.pictures.pixels[data.gallery_of(user)] for user in data.users]
+        assert torch.equal(kept.arrays["pixels"], torch.cat(clean))
