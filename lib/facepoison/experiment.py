@@ -49,7 +49,6 @@ class Poisoned:
         pixels: The poisoned pictures, uint8, shape (M, 3, H, W).
         users: Who poisoned them.
         seconds: Seconds that making them took, whenever and wherever that was.
-        surrogates: Names of the extractors that they were made on.
         n_shipped: How many users' pictures come with the book; the others' were made by this run.
     """
 
@@ -57,7 +56,6 @@ class Poisoned:
     pixels: Tensor
     users: tuple[int, ...]
     seconds: float
-    surrogates: tuple[str, ...] = ()
     n_shipped: int = 0
 
     @property
@@ -172,8 +170,7 @@ def poison_users(
         done = sum(len(own) for own in index[:live])
         parts.append(kept.arrays["pixels"][done:])
         seconds += float(kept.card["seconds"]) * len(parts[-1]) / len(kept.arrays["pixels"])
-    names = surrogates_of(setting, preset)
-    return Poisoned(torch.cat(index), torch.cat(parts), data.users, seconds, names, len(index) - live)
+    return Poisoned(torch.cat(index), torch.cat(parts), data.users, seconds, len(index) - live)
 
 
 def shipped_inputs(setting: Setting, attack: str, networks: Mapping[str, Extractor]) -> dict[str, object]:

@@ -124,7 +124,7 @@ def choose(profile: str = "fast", dataset: str = "procedural", seed: int = 1, ex
         per_person=scale["pictures"],
         n_users=scale["users" if made else "folder_users"],
         n_retrained=scale["retrained" if made else "folder_retrained"],
-        n_trainings=protocol["recognisers"]["trainings"],
+        n_trainings=protocol["recognisers"]["trainings" if made else "folder_trainings"],
         live_users=protocol["shipped"]["live_users"],
         gallery_share=protocol["split"]["gallery"],
         undefended=roles["undefended"],
