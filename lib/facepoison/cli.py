@@ -1,16 +1,19 @@
-"""The command line: train the book's own extractors, list all that there are, make what is shipped."""
+"""The command line: train the book's own extractors, list and fetch others, make what is shipped."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import fingerprint
@@ -72,32 +75,52 @@ def ship(
     experiment.ship(setting, lambda line: print(line, flush=True))
 
 
+def _short(number: float | None, unit: float) -> str:
+    """A number in a unit with three digits or more; a dash where there is none."""
+    if number is None:
+        return "-"
+    return f"{number / unit:.0f}" if number >= 1000 * unit else f"{number / unit:.3g}"
+
+
 @app.command()
 @_plainly
 def extractors(
     folder: Annotated[Path | None, typer.Option(help="Folder that holds other people's extractors.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array and nothing else.")] = False,
 ) -> None:
     """List the catalogue, and check every file that is there against its hash (and its self-test, if one lies by)."""
-    from facepoison.extractors import catalog
+    from facepoison.extractors.listing import list_extractors
 
-    table = Table("name", "year", "architecture", "kind", "input", "embedding", "licence", "file")
-    damaged = 0
-    for entry in catalog.catalogue().values():
-        place = folder if entry.kind == "other" else catalog.WEIGHTS
-        if place is None:
-            state = "give --folder"
-        else:
-            try:
-                extractor = catalog.load_extractor(entry.name, folder=place)
-                test = place / f"{entry.name}.selftest.npz"
-                state = (
-                    f"good, self-test differs by {catalog.selftest(extractor, test):.0e}" if test.is_file() else "good"
-                )
-            except InputError as error:
-                state, damaged = str(error), damaged + 1
-        size = f"{entry.contract.size} {entry.contract.colour}"
-        about = [entry.name, entry.year, entry.architecture, entry.kind, size, entry.embedding, entry.licence, state]
-        table.add_row(*map(str, about))
-    Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160"))).print(table)
-    if damaged:
-        raise InputError(f"{damaged} of the files listed above cannot be used: see there")
+    rows = list_extractors(folder)
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        heads = ("name", "kind", "year", "format", "status", "weights/M", "MACs/M", "size/MB", "rank-1", "gradients")
+        table = Table(*heads, "licence", "paper")
+        for row in rows:
+            status = row.status if row.selftest is None else f"{row.status}, self-test differs by {row.selftest:.0e}"
+            rank = "-" if row.rank1 is None else f"{row.rank1:.1%}"
+            if row.low is not None and row.high is not None:
+                rank += f" [{row.low:.1%}, {row.high:.1%}]"
+            if row.n is not None:
+                rank += f", n = {row.n}"
+            numbers = (_short(number, 1e6) for number in (row.parameters, row.macs, row.size))
+            flows = "yes" if row.differentiable else "no, a black box"
+            cells = [row.name, row.kind, row.year, row.format, status, *numbers, rank, flows, row.licence, row.paper]
+            table.add_row(*(escape(str(cell)) for cell in cells))
+        Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "200"))).print(table)
+    wrong = sum(not row.usable for row in rows)
+    if wrong:
+        raise InputError(f"{wrong} of the files listed above cannot be used: see there")
+
+
+@app.command()
+@_plainly
+def fetch(name: Annotated[str, typer.Argument(help="The extractor to download, as the catalogue names it.")]) -> None:
+    """Download somebody else's extractor into ~/.cache/facepoison (or FACEPOISON_CACHE), checked before it is kept."""
+    from facepoison.extractors import downloads
+
+    got = downloads.fetch(name)
+    typer.echo(f"{got.path}: {'downloaded' if got.new else 'was there'}, {got.bytes} bytes, SHA-256 {got.sha256}")
+    if not got.verified:
+        typer.echo(f"{name} is unverified: if this hash is its publisher's, write it and the size into its entry")

@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 
 import fingerprint
 from facepoison.errors import InputError
-from facepoison.extractors import Preprocessing, catalog, embed
+from facepoison.extractors import Extractor, Preprocessing, catalog, embed, normalise
 from facepoison.extractors.architectures import ARCHITECTURES
 from facepoison.extractors.catalog import catalogue, check_file, find_entry, load_extractor, record, selftest
 from facepoison.extractors.onnx_files import differentiable, load_onnx
 
 REAL = Path(os.environ.get("FACEPOISON_REAL", fingerprint.LIB.parents[1] / "shared" / "real")) / "models"
-OWN = [entry.name for entry in catalogue().values() if entry.kind == "own"]
-OTHER = [entry.name for entry in catalogue().values() if entry.kind == "other"]
+OWN = [entry.name for entry in catalogue().values() if entry.kind == "own" and entry.trained]
+OTHER = [entry.name for entry in catalogue().values() if entry.kind == "other" and entry.hashed]
 CONTRACT = Preprocessing(size=8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
 MATRIX = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
 
@@ -157,6 +157,10 @@ class TestSelftest:
         with pytest.raises(InputError, match="x is 8 wide, the contract says 16"):
             selftest(extractor, case[1])
 
+    def test_a_wrong_colour_order_is_noticed(self, case):
+        wrong = replace(CONTRACT, colour="BGR", mean=CONTRACT.mean[::-1], std=CONTRACT.std[::-1])
+        assert selftest(load_onnx(case[0], wrong), case[1]) > 0.01
+
     def test_a_wrong_colour_order_changes_embeddings(self, case):
         pictures = torch.rand(4, 3, 8, 8) * torch.tensor([1.0, 0.6, 0.2]).view(3, 1, 1)
         right, wrong = (load_onnx(case[0], replace(CONTRACT, colour=order)) for order in ("RGB", "BGR"))
@@ -202,6 +206,12 @@ class TestOwnFiles:
         with pytest.raises(InputError, match=r"the weights of small are not there: .*train small"):
             load_extractor("small", folder=file.parent, file=file)
 
+    def test_not_trained(self, small):
+        file, _ = small
+        assert not find_entry("other", file).trained
+        with pytest.raises(InputError, match="other has not been trained: run 'python -m facepoison train other'"):
+            load_extractor("other", folder=file.parent, file=file)
+
     @pytest.mark.parametrize(
         ("damage", "message"),
         [
@@ -233,7 +243,7 @@ class TestCatalogue:
             assert entry.licence
             assert entry.source
             assert 2014 <= entry.year <= 2026
-            assert len(entry.sha256) == 64, entry.name
+            assert len(entry.sha256) == 64 or not entry.trained, entry.name
 
     @pytest.mark.parametrize("name", OWN)
     def test_own_extractors_load_and_are_small(self, name):
@@ -247,9 +257,19 @@ class TestCatalogue:
         with pytest.raises(InputError, match=r"'resnet' is unknown: use one of arcface_2019, vggface2_2018"):
             load_extractor("resnet")
 
-    def test_other_extractors_need_a_folder(self):
+    def test_other_extractors_need_a_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("FACEPOISON_CACHE", str(tmp_path))
         with pytest.raises(InputError, match=r"give the folder that holds mobileface_v2_2018\.onnx"):
             load_extractor("mobileface_v2_2018")
+
+    def test_what_was_never_loaded_here_has_no_hash_and_is_refused(self, tmp_path):
+        unverified = [entry for entry in catalogue().values() if entry.kind == "other" and not entry.hashed]
+        assert len(unverified) >= 4
+        for entry in unverified:
+            assert (entry.bytes, entry.sha256) == (0, "")
+            (tmp_path / entry.file).write_bytes(b"whatever")
+            with pytest.raises(InputError, match=f"extractor '{entry.name}' is unverified"):
+                load_extractor(entry.name, folder=tmp_path)
 
     @pytest.mark.parametrize(
         "change",
@@ -268,6 +288,12 @@ class TestCatalogue:
             catalogue(file)
 
 
+def refit(extractor, **changes):
+    """The same network under a contract with something changed."""
+    contract = replace(extractor.contract, **changes)
+    return Extractor(extractor.network, contract, name=extractor.name, sha256=extractor.sha256)
+
+
 if REAL.is_dir():  # other people's extractors are not part of the project: without them these tests do not exist
 
     @pytest.mark.parametrize("name", OTHER)
@@ -275,6 +301,43 @@ if REAL.is_dir():  # other people's extractors are not part of the project: with
         extractor = load_extractor(name, "cpu", REAL)
         assert selftest(extractor, REAL / f"{name}.selftest.npz") < 1e-4
         assert differentiable(extractor) == find_entry(name).differentiable
+
+    @pytest.mark.parametrize("name", OTHER)
+    def test_their_wrong_contracts_are_noticed(name):
+        extractor, test = load_extractor(name, "cpu", REAL), REAL / f"{name}.selftest.npz"
+        right = extractor.contract
+        backwards = refit(extractor, colour="BGR", mean=right.mean[::-1], std=right.std[::-1])
+        assert selftest(backwards, test) > 0.01
+        other = (0.5,) * 3 if right.mean[0] == 0 else (0.0,) * 3
+        with pytest.raises(InputError, match="correct the contract's mean and std"):
+            selftest(refit(extractor, mean=other, std=(0.5,) * 3 if any(other) else (1.0,) * 3), test)
+        with pytest.raises(InputError, match="x is 112 wide, the contract says 160"):
+            selftest(refit(extractor, size=160), test)
+
+    @pytest.mark.parametrize("name", OTHER)
+    def test_their_wrong_crop_is_noticed(name):
+        extractor = load_extractor(name, "cpu", REAL)
+        with np.load(REAL / f"{name}.selftest.npz") as arrays:
+            pictures = torch.from_numpy(arrays["x"]) * extractor.std + extractor.mean
+            wanted = torch.from_numpy(arrays["y"])
+        with torch.no_grad():
+            got = extractor(pictures[..., 8:-8, 8:-8])
+        assert (got - wanted).norm() > 0.05 * wanted.norm()
+
+    def test_gradients_flow_through_edgeface():
+        extractor = load_extractor("edgeface_xs_2023", "cpu", REAL)
+        pictures = torch.rand(2, 3, 112, 112, requires_grad=True)
+        wanted = torch.nn.functional.normalize(torch.randn(2, 512, generator=torch.Generator().manual_seed(0)))
+
+        def score(some):
+            return (normalise(extractor(some)) * wanted).sum()
+
+        before = score(pictures)
+        (grad,) = torch.autograd.grad(before, pictures)
+        step = 1e-2 * grad / grad.norm()
+        with torch.no_grad():  # along the gradient the score grows by as much as the gradient says
+            rise = score(pictures + step) - score(pictures - step)
+        assert float(rise) == pytest.approx(2e-2 * float(grad.norm()), rel=0.05)
 
     def test_a_graph_that_does_not_convert_runs_as_a_black_box():
         entry = find_entry("edgeface_xs_2023")

@@ -1,5 +1,6 @@
 """The command line: what it prints, and how it ends on bad input."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,28 +8,85 @@ from torch import nn
 from typer.testing import CliRunner
 
 from facepoison.cli import app
+from facepoison.errors import InputError
 from facepoison.extractors import catalog, training
+from facepoison.extractors.listing import count_macs, read_rank
 
 
 def run(*arguments):
     return CliRunner(env={"COLUMNS": "300"}).invoke(app, [*map(str, arguments)])
 
 
-def test_extractors_lists_the_catalogue_and_checks_own_files():
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    """Nothing was downloaded."""
+    monkeypatch.setenv("FACEPOISON_CACHE", str(tmp_path / "cache"))
+
+
+FIELDS = "name kind year paper licence format status parameters macs size rank1 low high n differentiable selftest"
+
+
+def test_extractors_lists_the_catalogue_and_checks_own_files(no_cache):
     result = run("extractors")
     assert result.exit_code == 0, result.output
-    for name in catalog.catalogue():
-        assert name in result.output
-    own = [entry for entry in catalog.catalogue().values() if entry.kind == "own"]
-    assert result.output.count("good") == sum((catalog.WEIGHTS / entry.file).is_file() for entry in own) >= 4
+    entries = catalog.catalogue().values()
+    for entry in entries:
+        assert entry.name in result.output
+    assert result.output.count("ready") == sum(entry.kind == "own" and entry.trained for entry in entries) >= 4
+    assert result.output.count("not trained") == sum(entry.kind == "own" and not entry.trained for entry in entries)
     assert result.output.count("give --folder") == 4
+    assert result.output.count("unverified") == 4
 
 
-def test_extractors_names_what_is_missing_and_fails(tmp_path):
-    result = run("extractors", "--folder", tmp_path)
+def test_extractors_as_json(no_cache):
+    result = run("extractors", "--json")
+    assert result.exit_code == 0, result.output
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert list(rows) == list(catalog.catalogue())
+    for row in rows.values():
+        assert list(row) == FIELDS.split()
+    first = rows["arcface_2019"]
+    assert (first["kind"], first["year"], first["licence"], first["status"]) == ("own", 2019, "MIT", "ready")
+    assert first["parameters"] == 1156440
+    assert first["macs"] == pytest.approx(73.9e6, rel=0.01)
+    assert first["size"] == (catalog.WEIGHTS / "arcface_2019.safetensors").stat().st_size
+    assert first["rank1"] > 0.99
+    far = rows["mobileface_v2_2018"]
+    assert (far["status"], far["parameters"], far["macs"], far["rank1"]) == ("give --folder", None, None, None)
+    unseen = rows["magface_iresnet100_2021"]
+    assert (unseen["status"], unseen["size"], unseen["differentiable"]) == ("unverified", None, True)
+    assert unseen["parameters"] == pytest.approx(65.15e6, rel=0.001)
+    assert unseen["macs"] == pytest.approx(12.1e9, rel=0.01)
+
+
+def test_extractors_names_what_is_missing_and_fails(tmp_path, no_cache):
+    result = run("extractors", "--folder", tmp_path, "--json")
     assert result.exit_code == 2
-    assert "4 of the files listed above cannot be used" in result.stderr
-    assert "mobileface_v2_2018.onnx" in result.stdout
+    assert result.stderr == "error: 4 of the files listed above cannot be used: see there\n"
+    status = {row["name"]: row["status"] for row in json.loads(result.stdout)}
+    assert status["mobileface_v2_2018"].startswith(f"{tmp_path / 'mobileface_v2_2018.onnx'}: the weights of")
+
+
+def test_macs_are_those_of_paper_and_pencil():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, groups=1), nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.Flatten())
+    network.append(nn.Linear(8 * 16, 5))
+    wanted = 16 * 8 * 27 + 16 * 8 * 9 + 8 * 16 * 5
+    assert count_macs(network, 8) == count_macs(network.to("meta"), 8) == wanted
+
+
+def test_ranks_come_from_the_card_as_far_as_it_says(tmp_path):
+    entry = catalog.find_entry("arcface_2019")
+    assert read_rank(entry, tmp_path) == (None,) * 4
+    card = {"precision": "float16", "validation": {"rank_1": 0.9, "rank_1_half_precision": 0.91}}
+    path = tmp_path / "arcface_2019.json"
+    path.write_text(json.dumps(card))
+    assert read_rank(entry, tmp_path) == (0.91, None, None, None)
+    card["validation"] |= {"low": 0.88, "high": 0.93, "n": 1200}
+    path.write_text(json.dumps(card | {"precision": "float32"}))
+    assert read_rank(entry, tmp_path) == (0.9, 0.88, 0.93, 1200)
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"arcface_2019\.json: is no card of a training"):
+        read_rank(entry, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from facepoison.device import pick_device
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing
 from facepoison.extractors.architectures import ARCHITECTURES
+from facepoison.extractors.formats import IRESNETS, facenet, fill, read_state
 from facepoison.extractors.onnx_files import load_onnx
 from facepoison.store import written_whole
 
@@ -28,7 +30,7 @@ FILE = DATA / "catalog.toml"
 WEIGHTS = DATA / "weights"
 
 Kind = Literal["own", "other"]
-Format = Literal["safetensors", "onnx", "timm"]
+Format = Literal["safetensors", "onnx", "timm", "facenet", "iresnet"]
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,22 @@ class Entry:
         name: Its name in code and results.
         year: Year of the published step that it follows.
         paper: That step.
-        architecture: The network; for own ones a key of ``ARCHITECTURES``, for timm files a timm model.
+        architecture: The network; for own ones a key of ``ARCHITECTURES``, for timm files a timm model, for iresnet
+            files a key of ``IRESNETS``.
         kind: ``"own"`` ones are trained and shipped here, ``"other"`` ones lie in a folder of the user's.
         format: How the weights are kept.
         file: Name of the file.
         bytes: Its size.
-        sha256: Its hash.
+        sha256: Its hash. An own extractor that has not been trained has words there instead, and another's that was
+            never loaded here has nothing.
         licence: Terms of the weights.
         source: Where they come from.
         embedding: Number of dimensions of an embedding.
         differentiable: Whether poisons can use it as a surrogate.
         contract: What it expects of its input.
+        address: Where its file can be downloaded, if it has an address of its own.
+        prefix: For facenet and iresnet files: what every key of its state begins with.
+        drop: For these too: beginnings of keys that are left out.
     """
 
     name: str
@@ -66,6 +73,19 @@ class Entry:
     embedding: int
     differentiable: bool
     contract: Preprocessing
+    address: str = ""
+    prefix: str = ""
+    drop: tuple[str, ...] = ()
+
+    @property
+    def hashed(self) -> bool:
+        """Whether the catalogue holds a hash of its file: without one nothing opens the file."""
+        return len(self.sha256) == 64
+
+    @property
+    def trained(self) -> bool:
+        """Whether there are weights: an own extractor is in the catalogue as soon as it has a recipe."""
+        return self.bytes > 0
 
 
 def _entry(name: str, table: dict[str, Any]) -> Entry:
@@ -73,7 +93,10 @@ def _entry(name: str, table: dict[str, Any]) -> Entry:
     fields = dict(table)
     contract = {key: fields.pop(key) for key in ("size", "colour", "mean", "std", "alignment")}
     contract |= {"mean": tuple(contract["mean"]), "std": tuple(contract["std"])}
+    fields["drop"] = tuple(fields.get("drop", ()))
     entry = Entry(name=name, contract=Preprocessing(**contract), **fields)
+    if entry.address and not entry.address.startswith(("https://", "http://")):
+        raise ValueError(f"address {entry.address}")
     if entry.kind not in get_args(Kind) or entry.format not in get_args(Format):
         raise ValueError(f"kind {entry.kind}, format {entry.format}")
     return entry
@@ -129,54 +152,124 @@ def record(name: str, path: Path, file: Path = FILE) -> None:
     _read.cache_clear()
 
 
-def check_file(path: Path, entry: Entry) -> None:
-    """Make sure that a file of weights is the very one that the catalogue names, before anything opens it.
+def cache_folder() -> Path:
+    """Where downloads are kept: ``FACEPOISON_CACHE``, or ``~/.cache/facepoison``."""
+    return Path(os.environ.get("FACEPOISON_CACHE") or Path.home() / ".cache" / "facepoison")
 
-    Raises:
-        InputError: it is missing, a web page, a pointer of git-lfs, cut short, or has another hash.
+
+def locate(entry: Entry, folder: Path | None = None) -> Path | None:
+    """Where the file of an extractor is, or ought to be.
+
+    Args:
+        entry: The extractor.
+        folder: Where to look first; own files lie in ``data/weights`` unless this says otherwise.
+
+    Returns:
+        The path; None for an extractor that is not the project's own, if neither a folder was given nor the cache of
+        downloads holds it.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: the weights of {entry.name} are not there: {_remedy(entry)}")
+    if entry.kind == "own":
+        return (folder or WEIGHTS) / entry.file
+    if folder is not None and (folder / entry.file).is_file():
+        return folder / entry.file
+    cached = cache_folder() / entry.file
+    if cached.is_file():
+        return cached
+    return None if folder is None else folder / entry.file
+
+
+def fault(path: Path, entry: Entry) -> str:
+    """What keeps a file from being the weights that the catalogue names; empty if nothing does.
+
+    An entry without size or hash asks for nothing there.
+    """
     with path.open("rb") as handle:
         head = handle.read(512).lstrip().lower()
     size = path.stat().st_size
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        raise InputError(f"{path}: is a web page, not weights: {_remedy(entry)}")
+        return f"is a web page, not weights: {_remedy(entry)}"
     if head.startswith(b"version https://git-lfs"):
-        raise InputError(f"{path}: is a pointer of git-lfs, not weights: run 'git lfs pull' where it comes from")
+        return "is a pointer of git-lfs, not weights: run 'git lfs pull' where it comes from"
     if size < entry.bytes:
-        raise InputError(f"{path}: is cut short, {size} of {entry.bytes} bytes: {_remedy(entry)}")
+        return f"is cut short, {size} of {entry.bytes} bytes: {_remedy(entry)}"
     got = fingerprint.of_file(path)
-    if got != entry.sha256:
+    if entry.hashed and got != entry.sha256:
         what = f"its SHA-256 is {got[:12]}…, the catalogue says {entry.sha256[:12]}…"
-        raise InputError(f"{path}: is not the file that the catalogue names ({what}): {_remedy(entry)}")
+        return f"is not the file that the catalogue names ({what}): {_remedy(entry)}"
+    return ""
+
+
+def check_file(path: Path, entry: Entry) -> None:
+    """Make sure that a file of weights is the very one that the catalogue names, before anything opens it.
+
+    Raises:
+        InputError: it is missing or has not been made yet, the catalogue has no hash of it, or it is a web page, a
+            pointer of git-lfs, cut short, or has another hash.
+    """
+    if entry.kind == "own" and not (entry.trained and entry.hashed):
+        raise InputError(f"{path}: {entry.name} has not been trained: run '{entry.source}'")
+    if not entry.hashed:
+        raise InputError(
+            f"extractor '{entry.name}' is unverified, as its file was never loaded here and has no hash in the "
+            f"catalogue: run 'python -m facepoison fetch {entry.name}' and write the size and hash that it prints into "
+            "its entry"
+        )
+    if not path.is_file():
+        raise InputError(f"{path}: the weights of {entry.name} are not there: {_remedy(entry)}")
+    wrong = fault(path, entry)
+    if wrong:
+        raise InputError(f"{path}: {wrong}")
 
 
 def _remedy(entry: Entry) -> str:
     """What to do about an extractor's missing or damaged file."""
     if entry.kind == "own":
         return f"restore it from the project, or run '{entry.source}'"
+    if entry.address:
+        return f"run 'python -m facepoison fetch {entry.name}', or get {entry.address} into the folder of extractors"
     return f"get {entry.file} ({entry.source}) into the folder of extractors"
 
 
-def _own(path: Path, entry: Entry) -> nn.Module:
-    """An own network with its weights; half-precision weights compute in single precision."""
-    network = ARCHITECTURES[entry.architecture]()
-    state: dict[str, Tensor] = {key: value.float() for key, value in load_file(path).items()}
-    network.load_state_dict(state)
-    return network
-
-
-def _timm(path: Path, entry: Entry) -> nn.Module:
-    """A timm network with weights from an .npz of its state."""
+def _timm(entry: Entry) -> nn.Module:
+    """A timm network with an embedding in place of its classifier."""
     network: nn.Module = timm.create_model(entry.architecture, pretrained=False)
     network.reset_classifier(entry.embedding)  # type: ignore[operator]
-    with np.load(path, allow_pickle=False) as arrays:
-        network.load_state_dict({key: torch.from_numpy(arrays[key]) for key in arrays.files})
     return network
 
 
-_LOADERS: dict[str, Callable[[Path, Entry], nn.Module]] = {"safetensors": _own, "timm": _timm}
+def _arrays(path: Path) -> dict[str, Tensor]:
+    """The state in an .npz file."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+def build_network(entry: Entry) -> nn.Module:
+    """The network of an extractor as its format makes it, without its weights; an ONNX file has none apart from them.
+
+    Raises:
+        InputError: the format does not know the architecture.
+    """
+    known: dict[str, dict[str, Callable[[], nn.Module]]] = {
+        "safetensors": ARCHITECTURES,
+        "timm": {entry.architecture: lambda: _timm(entry)} if timm.is_model(entry.architecture) else {},
+        "facenet": {"InceptionResnetV1": facenet},
+        "iresnet": dict(IRESNETS),
+    }
+    networks = known[entry.format]
+    if entry.architecture not in networks:
+        names = "a model of timm" if entry.format == "timm" else f"one of {', '.join(networks)}"
+        raise InputError(f"extractor '{entry.name}': architecture '{entry.architecture}' is unknown: use {names}")
+    return networks[entry.architecture]()
+
+
+def _state(path: Path, entry: Entry) -> dict[str, Tensor]:
+    """The weights of an extractor by key, as its format keeps them."""
+    if entry.format == "safetensors":
+        return load_file(path)
+    if entry.format == "timm":
+        return _arrays(path)
+    drop = ("logits.", *entry.drop) if entry.format == "facenet" else entry.drop  # what classified people in training
+    return read_state(path, entry.prefix, drop)
 
 
 def load_extractor(name: str, device: str = "auto", folder: Path | None = None, file: Path = FILE) -> Extractor:
@@ -185,23 +278,28 @@ def load_extractor(name: str, device: str = "auto", folder: Path | None = None, 
     Args:
         name: Its name in the catalogue.
         device: Where to compute.
-        folder: Where its file lies; own ones lie in ``data/weights`` unless this says otherwise.
+        folder: Where its file lies; own ones lie in ``data/weights`` unless this says otherwise, others may lie in the
+            cache of downloads too.
         file: The catalogue.
 
     Raises:
-        InputError: the name is unknown, no folder is given for an extractor that is not the project's own, or
-            `check_file` finds something wrong.
+        InputError: the name is unknown, `check_file` finds something wrong, the file of an extractor that is not the
+            project's own is nowhere, or its weights do not fit the network.
     """
     entry = find_entry(name, file)
-    if folder is None:
-        if entry.kind == "other":
-            raise InputError(f"extractor '{name}' is not part of the project: give the folder that holds {entry.file}")
-        folder = WEIGHTS
-    path = folder / entry.file
+    path = locate(entry, folder)
+    if path is None:
+        if not entry.hashed:
+            check_file(Path(entry.file), entry)
+        what = f"give the folder that holds {entry.file}"
+        if entry.address:
+            what += f", or run 'python -m facepoison fetch {name}'"
+        raise InputError(f"extractor '{name}' is not part of the project: {what}")
     check_file(path, entry)
     if entry.format == "onnx":
         return load_onnx(path, entry.contract, name=name, device=device)
-    network = _LOADERS[entry.format](path, entry).to(memory_format=torch.channels_last)  # faster, on CPU and GPU
+    network = fill(build_network(entry), _state(path, entry), path)
+    network = network.to(memory_format=torch.channels_last)  # faster, on CPU and GPU
     return Extractor(network, entry.contract, name=name, sha256=entry.sha256).to(pick_device(device))
 
 
@@ -209,8 +307,9 @@ def load_extractor(name: str, device: str = "auto", folder: Path | None = None, 
 def selftest(extractor: Extractor, path: Path) -> float:
     """Relative error of an extractor against an .npz of inputs ``x`` and the embeddings ``y`` that they must give.
 
-    ``x`` (N, 3, H, W) is normalised as the contract says. It is taken back to a picture in [0, 1] first, so that a
-    contract of the wrong range, size or colour order is noticed: such mistakes make no sound otherwise.
+    ``x`` (N, 3, H, W) is normalised as the contract says, its channels red, green and blue whatever order the network
+    takes. It is taken back to a picture in [0, 1] first, so that a contract of the wrong range, size or colour order is
+    noticed: such mistakes make no sound otherwise.
 
     Raises:
         InputError: the contract cannot be right, since ``x`` is outside its range or not of its size.
@@ -218,9 +317,9 @@ def selftest(extractor: Extractor, path: Path) -> float:
     with np.load(path, allow_pickle=False) as arrays:
         x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
     mean, std = extractor.mean.cpu(), extractor.std.cpu()
-    pictures = x * std + mean
     if extractor.contract.colour == "BGR":
-        pictures = pictures.flip(1)
+        mean, std = mean.flip(1), std.flip(1)
+    pictures = x * std + mean
     if pictures.min() < -1e-3 or pictures.max() > 1 + 1e-3:
         low, high = float(pictures.min()), float(pictures.max())
         raise InputError(f"{path}: x reads as {low:.2f} to {high:.2f}, not 0 to 1: correct the contract's mean and std")

@@ -34,7 +34,14 @@ from facepoison.store import written_whole
 
 CONTRACT = Preprocessing(size=64)
 SHARD = 25  # identities in one file of training pictures
-Loss = Literal["softmax", "cosface", "arcface"]
+Loss = Literal["softmax", "cosface", "arcface", "triplet", "magface", "contrastive", "adaface"]
+PAIRING: tuple[Loss, ...] = ("triplet", "contrastive")  # compare the pictures of a batch, without a classifier
+LENGTHS = (5.0, 55.0)  # MagFace's 10 and 110 are for 512 dimensions: a length grows with their square root
+LEAST_MARGIN = 0.45 / 0.8  # MagFace's smallest margin as a share of its largest
+LENGTH_WEIGHT = 7.0  # MagFace's 35, at a scale of 24 instead of 64 and half the length
+SPREAD = 0.33  # AdaFace's h: its extremes lie three deviations from the mean
+PACE = 0.01  # how fast AdaFace's mean and deviation of lengths follow the batches
+SHRUNK = (16, 24, 32)  # sides, in pixels of 64, that low-resolution augmentation takes pictures through
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Augmentation:
         blur: Largest weight of a blur with binomial weights 1, 2, 1, of a third of the pictures.
         noise: Largest standard deviation of Gaussian noise on [0, 1], of another third.
         cutout: Chance that a square of 12 to 24 pixels is painted over.
+        shrink: Chance that a picture is taken to a quarter, three eighths or half of its size and back.
     """
 
     shift: float = 2.0
@@ -58,6 +66,11 @@ class Augmentation:
     blur: float = 0.7
     noise: float = 0.02
     cutout: float = 0.1
+    shrink: float = 0.0
+
+
+CROPS = Augmentation(zoom=0.0, turn=0.0, colour=0.0, blur=0.0, noise=0.0, cutout=0.0)
+STRONG = Augmentation(shift=3.0, zoom=0.06, turn=0.08, colour=0.12, blur=1.0, noise=0.03, cutout=0.2, shrink=0.3)
 
 
 @dataclass(frozen=True)
@@ -70,12 +83,17 @@ class Recipe:
         identities: How many made identities it learns from; ``held_out`` more are kept for validation.
         per_person: Pictures of each.
         epochs: Passes over the training pictures.
-        loss: What turns cosines into logits; ``scale`` and ``margin`` are those of the margin losses. The margin is
-            zero for the first fifth of the steps and grows over the next two: small networks do not start otherwise.
+        loss: What is minimised; ``scale`` and ``margin`` are those of the margin losses. The margin is zero for the
+            first fifth of the steps and grows over the next two: small networks do not start otherwise. That of the
+            triplet loss, between squared distances, stays the same; the scale of the contrastive loss is learned and
+            only begins as given.
         rate: Highest learning rate of AdamW, reached after ``warm_up`` steps and followed by a cosine to zero.
         calm: Share of the steps, at the end, over which augmentation fades to a third.
         bfloat16: Whether the network computes in bfloat16 (its weights stay float32).
         seed: Seed of weights, order and augmentation, and of the pictures.
+        population: Where its identities come from, if not from a population of its own.
+        together: How many pictures of a person come together into a batch, a divisor of ``per_person`` and ``batch``;
+            losses that compare the pictures of a batch need at least 2. At 1, pictures come in random order.
     """
 
     name: str
@@ -96,6 +114,7 @@ class Recipe:
     bfloat16: bool = True
     seed: int = 0
     population: str = ""
+    together: int = 1
 
     @property
     def people(self) -> str:
@@ -115,6 +134,34 @@ RECIPES: dict[str, Recipe] = {
         Recipe("vggface2_2018", "narrow SE-ResNet", 1500, 20, 15, "softmax"),
         Recipe("mobilefacenet_2018", "narrow MobileFaceNet", 1500, 20, 12, "cosface", 20.0, 0.25, bfloat16=False),
         Recipe("cosface_2018", "narrow SphereFace network", 1500, 20, 12, "cosface", 20.0, 0.25, bfloat16=False),
+        Recipe("deepid_2014", "DeepID network", 500, 20, 25, "softmax", rate=1e-3, augmentation=CROPS),
+        Recipe(
+            "facenet_2015",
+            "narrow Inception-ResNet",
+            1500,
+            20,
+            16,
+            "triplet",
+            margin=0.2,
+            augmentation=CROPS,
+            together=4,
+        ),
+        Recipe("magface_2021", "narrow three-stage iResNet", 3000, 20, 12, "magface", scale=24.0, margin=0.5),
+        Recipe(
+            "contrastive_vit_2021",
+            "narrow vision transformer",
+            3000,
+            20,
+            7,
+            "contrastive",
+            scale=1 / 0.07,
+            rate=2e-3,
+            together=2,
+        ),
+        Recipe(
+            "adaface_2022", "narrow IR-SE network", 3000, 20, 10, "adaface", scale=24.0, margin=0.3, augmentation=STRONG
+        ),
+        Recipe("edgeface_2023", "narrow EdgeNeXt", 3000, 20, 9, "cosface", scale=24.0, margin=0.3),
     )
 }
 
@@ -193,6 +240,14 @@ def augment(pictures: Tensor, how: Augmentation, rng: torch.Generator, amount: f
     gain = (1 + how.colour * amount * draw(-1, 1, 3, 1, 1)) * (1 + 2 * how.colour * amount * draw(-1, 1, 1, 1, 1))
     out = out * gain + how.colour * amount * draw(-1, 1, 1, 1, 1)
 
+    if how.shrink:  # before noise, as a camera far away has it
+        choice = torch.where(draw(0, 1) < how.shrink * amount, len(SHRUNK) * draw(0, 1), -1.0).floor()
+        for index, pixels in enumerate(SHRUNK):
+            chosen = (choice == index).nonzero().flatten()
+            if len(chosen):
+                small = F.interpolate(out[chosen], (pixels * height // 64, pixels * width // 64), mode="area")
+                out[chosen] = F.interpolate(small, (height, width), mode="bilinear", align_corners=False)
+
     noise = torch.randn(out[-third:].shape, generator=rng).to(device)
     out[-third:] += how.noise * amount * draw(0, 1, 1, 1, 1)[-third:] * noise
 
@@ -204,7 +259,7 @@ def augment(pictures: Tensor, how: Augmentation, rng: torch.Generator, amount: f
 
 
 def margin_logits(cosines: Tensor, labels: Tensor, loss: Loss, scale: float, margin: float) -> Tensor:
-    """Logits (B, C) of a margin loss from the cosines between embeddings and class weights.
+    """Logits (B, C) of a margin loss, CosFace or ArcFace, from the cosines between embeddings and class weights.
 
     CosFace (Wang et al. 2018) subtracts the margin from the cosine of the right class, ArcFace (Deng et al. 2019) adds
     it to the angle; where that would pass 180 degrees, ArcFace falls back to a line that keeps falling.
@@ -220,19 +275,170 @@ def margin_logits(cosines: Tensor, labels: Tensor, loss: Loss, scale: float, mar
     return scale * cosines.scatter(1, labels[:, None], hard)
 
 
-class Head(nn.Module):
-    """The classifier that is thrown away after training."""
+def turned_logits(cosines: Tensor, labels: Tensor, turn: Tensor, push: Tensor, scale: float) -> Tensor:
+    """Logits (B, C) of a margin loss whose margin is each picture's own.
 
-    def __init__(self, classes: int, loss: Loss) -> None:
+    The angle to the right class grows by ``turn`` (B,), in radians, and stays within 0 to 180 degrees; ``push`` (B,) is
+    taken from its cosine then.
+    """
+    right = cosines.gather(1, labels[:, None])
+    angles = right.clamp(-1 + 1e-6, 1 - 1e-6).acos() + turn[:, None]
+    return scale * cosines.scatter(1, labels[:, None], angles.clamp(0, math.pi).cos() - push[:, None])
+
+
+def magface_margins(lengths: Tensor, margin: float) -> Tensor:
+    """MagFace's margins in radians (B,) by the lengths of embeddings (Meng et al. 2021, equation 3).
+
+    They grow on a line from ``LEAST_MARGIN`` of ``margin`` to all of it between the two ``LENGTHS``.
+    """
+    low, high = LENGTHS
+    share = (lengths.clamp(low, high) - low) / (high - low)
+    return margin * (LEAST_MARGIN + (1 - LEAST_MARGIN) * share)
+
+
+def magface_regulariser(lengths: Tensor) -> Tensor:
+    """MagFace's reward for long embeddings, the mean of 1 / a + a / u^2 over lengths a (B,) up to the largest, u."""
+    low, high = LENGTHS
+    inside = lengths.clamp(low, high)
+    return (1 / inside + inside / high**2).mean()
+
+
+def adaface_quality(lengths: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """What AdaFace takes for the quality of pictures, -1 to 1 (B,): how long their embeddings are (Kim et al. 2022)."""
+    return ((lengths - mean) / (deviation + 1e-3) * SPREAD).clamp(-1, 1)
+
+
+def triplet_loss(embeddings: Tensor, labels: Tensor, margin: float) -> Tensor:
+    """FaceNet's loss with semi-hard negatives (Schroff et al. 2015) over all pairs of a batch that show one person.
+
+    Each pair's negative is the nearest to the anchor of those farther than the positive, or the farthest of all where
+    none is farther. The loss is the mean of max(0, positive - negative + margin), in squared distances.
+
+    Args:
+        embeddings: Of unit length (B, D).
+        labels: Who is on the pictures, int64 (B,): at least two people, and one of them twice.
+        margin: Between squared distances, which reach up to 4.
+    """
+    distances = 2 - 2 * embeddings @ embeddings.T
+    same = labels[:, None] == labels
+    anchors, positives = (same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device)).nonzero(as_tuple=True)
+    near = distances[anchors, positives]
+    others = distances.masked_fill(same, math.inf)[anchors]
+    semi_hard = others.masked_fill(others <= near[:, None], math.inf).amin(1)
+    farthest = distances.masked_fill(same, -math.inf).amax(1)[anchors]
+    negatives = torch.where(semi_hard.isfinite(), semi_hard, farthest)
+    return (near - negatives + margin).clamp(min=0).mean()
+
+
+def contrastive_loss(embeddings: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's symmetric InfoNCE (Radford et al. 2021), with two pictures of a person in the place of picture and text.
+
+    The one picture of a pair is to be found among all others' by the other, and the other way round. Where a person is
+    there with several pairs, they are not held against each other.
+
+    Args:
+        embeddings: Of unit length (B, D).
+        labels: Who is on the pictures, int64 (B,), everyone an even number of times.
+        scale: What cosines are multiplied by: the inverse of the temperature.
+    """
+    order = labels.argsort(stable=True)
+    who = labels[order][::2]
+    left, right = embeddings[order].view(len(who), 2, -1).unbind(1)
+    own = torch.eye(len(who), dtype=torch.bool, device=who.device)
+    logits = (scale * left @ right.T).masked_fill((who[:, None] == who) & ~own, -math.inf)
+    target = torch.arange(len(who), device=who.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+class Head(nn.Module):
+    """What a loss learns or keeps beside the network; it is thrown away after training."""
+
+    def __init__(self, classes: int, loss: Loss, scale: float) -> None:
         super().__init__()
         self.cosine = loss != "softmax"
-        self.weight = nn.Parameter(torch.randn(classes, DIMENSIONS) * 0.1)
+        if loss not in PAIRING:
+            self.weight = nn.Parameter(torch.randn(classes, DIMENSIONS) * 0.1)
+        if loss == "contrastive":
+            self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
+        if loss == "adaface":  # those of a batch-normalised embedding, to begin with
+            self.register_buffer("mean", torch.tensor(math.sqrt(DIMENSIONS)))
+            self.register_buffer("deviation", torch.tensor(1.0))
+        self.mean: Tensor
+        self.deviation: Tensor
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Scores (B, C) of embeddings (B, D): cosines for the margin losses, products for softmax."""
         if self.cosine:
             return F.normalize(embeddings) @ F.normalize(self.weight).T
         return embeddings @ self.weight.T
+
+    def scale(self) -> Tensor:
+        """The contrastive loss's scale, at most 100 as CLIP has it."""
+        return self.log_scale.clamp(max=math.log(100)).exp()
+
+    @torch.no_grad()
+    def follow(self, lengths: Tensor) -> None:
+        """Move AdaFace's mean and deviation of lengths towards those of a batch (B,)."""
+        self.mean.lerp_(lengths.mean(), PACE)
+        self.deviation.lerp_(lengths.std(), PACE)
+
+
+def judge(recipe: Recipe, head: Head, embeddings: Tensor, labels: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and which of its pictures are told right, bool (B,).
+
+    That is by the classifier or, where there is none, by the nearest other picture of the batch.
+
+    Args:
+        recipe: Says which loss.
+        head: The loss's own weights.
+        embeddings: Not normalised (B, D).
+        labels: Who is on the pictures, int64 (B,).
+        margin: The margin at this step.
+    """
+    if recipe.loss in PAIRING:
+        unit = F.normalize(embeddings)
+        loss = (
+            triplet_loss(unit, labels, margin)
+            if recipe.loss == "triplet"
+            else contrastive_loss(unit, labels, head.scale())
+        )
+        nearest = (unit.detach() @ unit.detach().T).fill_diagonal_(-math.inf).argmax(1)
+        return loss, labels[nearest] == labels
+    scores = head(embeddings)
+    right = scores.argmax(1) == labels
+    if recipe.loss == "softmax":
+        return F.cross_entropy(scores, labels), right
+    if recipe.loss == "magface":
+        lengths = embeddings.norm(dim=1)
+        turn = magface_margins(lengths, margin)
+        logits = turned_logits(scores, labels, turn, torch.zeros_like(turn), recipe.scale)
+        return F.cross_entropy(logits, labels) + LENGTH_WEIGHT * magface_regulariser(lengths), right
+    if recipe.loss == "adaface":
+        lengths = embeddings.detach().norm(dim=1)
+        head.follow(lengths)
+        quality = adaface_quality(lengths, head.mean, head.deviation)
+        logits = turned_logits(scores, labels, -margin * quality, margin * (1 + quality), recipe.scale)
+        return F.cross_entropy(logits, labels), right
+    return F.cross_entropy(margin_logits(scores, labels, recipe.loss, recipe.scale, margin), labels), right
+
+
+def arrange(people: int, each: int, batch: int, together: int, rng: torch.Generator) -> Tensor:
+    """Places of an epoch's pictures by batch, int64 (batches, batch): see ``Recipe.together``.
+
+    Where several pictures of a person come together, everybody has a turn with so many before anybody has another, and
+    the pictures of a batch stand in random order within it.
+    """
+    if together == 1:
+        order = torch.randperm(people * each, generator=rng)
+    else:
+        rounds = each // together
+        own = torch.rand(people, each, generator=rng).argsort(1)[:, : rounds * together].view(people, rounds, together)
+        turns = [torch.randperm(people, generator=rng) for _ in range(rounds)]
+        order = torch.cat([(who[:, None] * each + own[who, index]).flatten() for index, who in enumerate(turns)])
+    order = order[: len(order) // batch * batch].view(-1, batch)
+    if together > 1:
+        order = order.gather(1, torch.rand(order.shape, generator=rng).argsort(1))
+    return order
 
 
 def rank_1(extractor: Extractor, pixels: Tensor) -> float:
@@ -261,7 +467,8 @@ def schedule(recipe: Recipe, step: int) -> tuple[float, float, float]:
     done = step / recipe.steps
     warm = min(1.0, (step + 1) / recipe.warm_up)
     rate = recipe.rate * warm * (1 + math.cos(math.pi * done)) / 2
-    margin = recipe.margin * min(1.0, max(0.0, (done - 0.2) / 0.4))
+    growth = 1.0 if recipe.loss == "triplet" else min(1.0, max(0.0, (done - 0.2) / 0.4))
+    margin = recipe.margin * growth
     amount = 1 - 2 / 3 * max(0.0, (done - (1 - recipe.calm)) / recipe.calm)
     return rate, margin, amount
 
@@ -292,7 +499,7 @@ def fit(
     flat = pixels.flatten(0, 1)
     torch.manual_seed(generator(recipe.seed, recipe.name, "weights").initial_seed())  # layers draw from the global one
     network = ARCHITECTURES[recipe.architecture]().to(device).to(memory_format=torch.channels_last).train()
-    head = Head(people, recipe.loss).to(device)
+    head = Head(people, recipe.loss, recipe.scale).to(device)
     weights = [*network.parameters(), *head.parameters()]
     vectors = [weight for weight in weights if weight.numel() == max(weight.shape)]  # biases, slopes, norms: no decay
     others = [weight for weight in weights if weight.numel() != max(weight.shape)]
@@ -313,8 +520,10 @@ def fit(
     losses, hits, seen = 0.0, 0, 0
     while step < recipe.steps:
         epoch, place = divmod(step, per_epoch)
-        order = torch.randperm(len(flat), generator=generator(recipe.seed, recipe.name, "order", epoch))
-        some = order[place * recipe.batch : (place + 1) * recipe.batch]
+        if place == 0 or step == first:
+            rng = generator(recipe.seed, recipe.name, "order", epoch)
+            order = arrange(people, each, recipe.batch, recipe.together, rng)
+        some = order[place]
         labels = (some // each).to(device)
         rate, margin, amount = schedule(recipe, step)
         rng = generator(recipe.seed, recipe.name, "augmentation", step)
@@ -322,9 +531,7 @@ def fit(
         inputs = ((pictures - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
             embeddings = network(inputs)
-        scores = head(embeddings.float())
-        logits = margin_logits(scores, labels, recipe.loss, recipe.scale, margin) if head.cosine else scores
-        loss = F.cross_entropy(logits, labels)
+        loss, right = judge(recipe, head, embeddings.float(), labels, margin)
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad()
@@ -333,7 +540,7 @@ def fit(
         step += 1
         losses, hits, seen = (
             losses + loss.item() * len(some),
-            hits + int((scores.argmax(1) == labels).sum()),
+            hits + int(right.sum()),
             seen + len(some),
         )
         now = time.perf_counter()
