@@ -56,7 +56,7 @@ def main() -> int:
     pictures = torch.rand(given.batch, 3, 64, 64, device=device)
     slow = []
     for entry in catalogue().values():
-        if entry.kind != "own":
+        if entry.kind != "own" or not entry.trained:
             continue
         extractor = load_extractor(entry.name, given.device)
         weights = sum(weight.numel() for weight in extractor.parameters()) / 1e6
