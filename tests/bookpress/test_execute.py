@@ -64,7 +64,12 @@ def test_only_what_changed_runs_and_a_failure_keeps_what_was_done(book, capsys):
 @pytest.mark.slow
 def test_a_stopped_run_ends_with_130_and_its_kernel(book):
     write(book, "01_one", SLOW)
-    process = subprocess.Popen([sys.executable, "-m", "bookpress", "execute"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bookpress", "execute"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     pid = book / "pid"
     for _ in range(300):
         if pid.is_file() and pid.read_text():
