@@ -68,7 +68,7 @@ def test_a_stopped_run_ends_with_130_and_its_kernel(book):
         [sys.executable, "-m", "bookpress", "execute"],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # a shell's background jobs ignore it
     )
     pid = book / "pid"
     for _ in range(300):
