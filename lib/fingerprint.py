@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -81,3 +82,13 @@ def closure(names: Iterable[str], lib: Path = LIB) -> frozenset[Path]:
 def of_modules(*names: str, lib: Path = LIB) -> str:
     """SHA-256 of the code that the named modules run, everything they import from ``lib`` included."""
     return of_files(closure(names, lib), lib)
+
+
+def commit() -> str:
+    """The commit that the code stands at, with ``+changes`` where files differ from it; empty outside a checkout."""
+    git = ["git", "-C", str(LIB)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return ""
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."], capture_output=True, check=False)
+    return head.stdout.strip() + ("+changes" if changed.returncode else "")

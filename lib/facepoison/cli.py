@@ -42,22 +42,41 @@ def _plainly(command: Callable[P, None]) -> Callable[P, None]:
 def train(
     name: Annotated[str, typer.Argument(help="The extractor to train, as the catalogue names it.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    weights: Annotated[Path | None, typer.Option(help="Folder for the weights [default: data/weights].")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws people, weights and order; 0 is what is shipped.")] = 0,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder for the weights [default: data/weights; data/repeats for another seed].")
+    ] = None,
     scratch: Annotated[Path | None, typer.Option(help="Folder to resume from [default: _build/training].")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; several processes of one beat one of several.")] = 1,
 ) -> None:
     """Train one of the book's own extractors by its recipe and write its weights, card and hash."""
     import torch
 
-    from facepoison.extractors import catalog, training
+    from facepoison.extractors import cards, catalog, training
+    from facepoison.timeline import measure_unseen
 
     torch.set_num_threads(threads)
-    recipe = training.find_recipe(name)
-    folder = weights or catalog.WEIGHTS
+    recipe = training.find_recipe(name, seed)
+    folder = weights or (cards.REPEATS if seed else catalog.WEIGHTS)
     build = scratch or fingerprint.LIB.parent / "_build" / "training"
-    training.train(recipe, folder, build, device, lambda line: print(line, flush=True))
-    if folder.resolve() == catalog.WEIGHTS.resolve():
+    training.train(recipe, folder, build, measure_unseen, device, lambda line: print(line, flush=True))
+    if not seed and folder.resolve() == catalog.WEIGHTS.resolve():
         catalog.record(name, folder / catalog.find_entry(name).file)
+
+
+@app.command()
+@_plainly
+def measure(
+    names: Annotated[list[str], typer.Argument(help="Own extractors, as the catalogue names them.")],
+) -> None:
+    """Measure own extractors on people whom nobody has seen, and write that into their cards."""
+    from facepoison.extractors import cards, catalog
+    from facepoison.timeline import measure_unseen
+
+    for name in names:
+        said = measure_unseen(catalog.load_extractor(name))
+        cards.amend_card(catalog.find_entry(name), test=said)
+        typer.echo(f"{name}: {json.dumps(said)}")
 
 
 @app.command()

@@ -14,7 +14,6 @@ from torch import Tensor
 import fingerprint
 from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
-from facepoison.extractors.training import commit
 from facepoison.store import Arrays, describe, written_whole
 
 FOLDER = fingerprint.LIB.parent / "data" / "shipped"
@@ -76,7 +75,7 @@ def ship(
         "pictures": describe(pictures),
         "sha256": fingerprint.of_file(path),
         "bytes": path.stat().st_size,
-        "commit": commit(),
+        "commit": fingerprint.commit(),
         "device": device_kind(),
         "versions": versions(),
         "seconds": round(seconds, 1),

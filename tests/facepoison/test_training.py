@@ -276,7 +276,7 @@ def test_fit_learns_to_tell_people_apart(tmp_path, loss):
     pixels = blobs()
     recipe = replace(TINY, epochs=12, loss=loss, together=2 if loss in PAIRING else 1)
     untrained = rank_1(training.snapshot(tiny_network(), "untrained"), pixels[6:])
-    network, _ = fit(recipe, pixels[:6], tmp_path / "c.pt", torch.device("cpu"), lambda line: None)
+    network, *_ = fit(recipe, pixels[:6], tmp_path / "c.pt", torch.device("cpu"), lambda line: None)
     assert rank_1(training.snapshot(network, "tiny"), pixels[6:]) >= max(0.9, untrained)
     assert rank_1(training.snapshot(network, "tiny"), pixels[:6, torch.randperm(8)]) > 0.9
 
@@ -292,7 +292,7 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, loss):
     pixels = blobs()[:6]
     recipe = replace(TINY, loss=loss, bfloat16=True, together=4 if loss in PAIRING else 1)
     device = torch.device("cpu")
-    straight, _ = fit(recipe, pixels, tmp_path / "straight.pt", device, lambda line: None)
+    straight, _, curve = fit(recipe, pixels, tmp_path / "straight.pt", device, lambda line: None)
 
     reports = []
 
@@ -303,20 +303,28 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, loss):
 
     with pytest.raises(KeyboardInterrupt):
         fit(recipe, pixels, tmp_path / "killed.pt", device, killer, every=0.0)
-    resumed, _ = fit(recipe, pixels, tmp_path / "killed.pt", device, reports.append, every=0.0)
+    resumed, _, again = fit(recipe, pixels, tmp_path / "killed.pt", device, reports.append, every=0.0)
     assert "goes on from step 5" in reports[6]
     for (name, a), b in zip(straight.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+    assert again == curve
+    assert curve.step == list(range(1, recipe.steps + 1))
+
+
+def measured(extractor):
+    return {"measured": extractor.name}
 
 
 def test_train_writes_weights_card_and_resumable_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SHARD", 4)
-    card = training.train(TINY, tmp_path / "weights", tmp_path / "scratch", "cpu", lambda line: None)
+    card = training.train(TINY, tmp_path / "weights", tmp_path / "scratch", measured, "cpu", lambda line: None)
     path = tmp_path / "weights" / "tiny.safetensors"
     assert card["sha256"] == fingerprint.of_file(path)
     assert card == json.loads(path.with_suffix(".json").read_text())
     assert card["command"] == "python -m facepoison train tiny"
     assert set(card["validation"]) == {"identities", "pictures_each", "rank_1", "rank_1_half_precision"}
+    assert card["test"] == {"measured": "tiny"}
+    assert card["curve"]["step"][-1] == TINY.steps
 
     shards = sorted((tmp_path / "scratch").rglob("pictures-*"))
     assert len(shards) == 3
@@ -327,6 +335,17 @@ def test_train_writes_weights_card_and_resumable_pictures(tmp_path, monkeypatch)
     renewed = [shard.stat().st_mtime_ns for shard in shards]
     assert [a == b for a, b in zip(kept, renewed, strict=True)] == [True, False, True]
     assert card["pictures_sha256"] == training.hashlib.sha256(again.numpy().tobytes()).hexdigest()
+
+
+def test_another_seed_draws_other_people_and_has_files_of_its_own(tmp_path):
+    cards = {}
+    for seed in (0, 3):
+        recipe = replace(TINY, seed=seed, epochs=1)
+        cards[seed] = training.train(recipe, tmp_path, tmp_path / "scratch", measured, "cpu", lambda line: None)
+    assert cards[3]["command"] == "python -m facepoison train tiny --seed 3"
+    assert cards[3]["sha256"] == fingerprint.of_file(tmp_path / "tiny-seed3.safetensors")
+    assert cards[3]["pictures_sha256"] != cards[0]["pictures_sha256"]
+    assert training.find_recipe("deepid_2014", 3) == replace(RECIPES["deepid_2014"], seed=3)
 
 
 def test_every_recipe_has_identities_of_its_own():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
-from facepoison.extractors.catalog import FILE, WEIGHTS, Entry, build_network, catalogue, load_extractor, locate
+from facepoison.extractors.cards import read_card
+from facepoison.extractors.catalog import (
+    FILE,
+    WEIGHTS,
+    Entry,
+    build_network,
+    catalogue,
+    load_extractor,
+    locate,
+)
 from facepoison.extractors.catalog import selftest as run_selftest
 from facepoison.extractors.onnx_files import BlackBox, differentiable
 
@@ -33,8 +41,8 @@ class Row:
         macs: Multiply-adds for one picture at the contract's size, of convolutions and matrix products; None where the
             file is missing or a black box.
         size: Bytes of its file; None while that is not known.
-        rank1: Share of right names on unseen identities, from the card of its training, with the ends of the interval
-            (``low``, ``high``) and the number of probes (``n``); None where the card does not say.
+        rank1: Share of right names on people whom nobody has seen, from the card of its training, with the ends of
+            the interval (``low``, ``high``) and the number of people (``n``); None where there is no card.
         differentiable: Whether poisons can use it as a surrogate.
         selftest: Relative error against the embeddings that came with it; None where none did.
     """
@@ -93,19 +101,12 @@ def measure(entry: Entry, extractor: Extractor | None) -> tuple[int | None, int 
 
 
 def read_rank(entry: Entry, folder: Path = WEIGHTS) -> tuple[float | None, float | None, float | None, int | None]:
-    """Rank-1 with low, high and n from the card of an own extractor's training; None for what it does not say."""
-    path = folder / f"{entry.name}.json"
-    if entry.kind != "own" or not path.is_file():
+    """Rank-1 with low, high and number of people from the card of an own extractor; None where there is none."""
+    card = read_card(entry, folder)
+    if not card:
         return None, None, None, None
-    try:
-        card = json.loads(path.read_text())
-        said = card["validation"]
-        half = card["precision"] == "float16" and "rank_1_half_precision" in said
-        rank = said["rank_1_half_precision" if half else "rank_1"]
-        low, high, n = (said.get(key) for key in ("low", "high", "n"))
-        return rank, low, high, n
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is no card of a training ({error}): run '{entry.source}' again") from error
+    rank = card["test"]["rank_1"]
+    return rank["value"], rank["low"], rank["high"], rank["n"]
 
 
 def describe(entry: Entry, folder: Path | None, file: Path = FILE) -> Row:

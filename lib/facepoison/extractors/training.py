@@ -10,10 +10,9 @@ import copy
 import hashlib
 import json
 import math
-import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +40,7 @@ LEAST_MARGIN = 0.45 / 0.8  # MagFace's smallest margin as a share of its largest
 LENGTH_WEIGHT = 7.0  # MagFace's 35, at a scale of 24 instead of 64 and half the length
 SPREAD = 0.33  # AdaFace's h: its extremes lie three deviations from the mean
 PACE = 0.01  # how fast AdaFace's mean and deviation of lengths follow the batches
+POINTS = 100  # of a learning curve
 SHRUNK = (16, 24, 32)  # sides, in pixels of 64, that low-resolution augmentation takes pictures through
 
 
@@ -166,15 +166,36 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def find_recipe(name: str) -> Recipe:
-    """The recipe of an own extractor.
+@dataclass(frozen=True)
+class Curve:
+    """How a training went: after so many steps, mean loss and accuracy on the training pictures since the point before.
+
+    Loss and accuracy are of augmented pictures, and with a margin that still grows the loss grows with it.
+    """
+
+    step: list[int]
+    loss: list[float]
+    accuracy: list[float]
+
+    def add(self, step: int, loss: float, accuracy: float) -> None:
+        """One point more, with as many digits as anybody will read."""
+        self.step.append(step)
+        self.loss.append(round(loss, 4))
+        self.accuracy.append(round(accuracy, 4))
+
+    def __str__(self) -> str:
+        return f"loss {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.1%}, " if self.step else ""
+
+
+def find_recipe(name: str, seed: int = 0) -> Recipe:
+    """The recipe of an own extractor; with another seed, the same with other people, weights, order and augmentation.
 
     Raises:
         InputError: there is no recipe of that name.
     """
     if name not in RECIPES:
         raise InputError(f"recipe '{name}' is unknown: use one of {', '.join(RECIPES)}")
-    return RECIPES[name]
+    return replace(RECIPES[name], seed=seed)
 
 
 def training_pictures(
@@ -481,7 +502,7 @@ def fit(
     report: Callable[[str], None],
     *,
     every: float = 60.0,
-) -> tuple[nn.Module, float]:
+) -> tuple[nn.Module, float, Curve]:
     """Train a network on pictures uint8 (identities, pictures of each, 3, H, W), resuming from ``checkpoint``.
 
     Args:
@@ -493,7 +514,8 @@ def fit(
         every: Seconds between two checkpoints; each also reports.
 
     Returns:
-        The network, in training mode on ``device``, and the seconds that all runs together took.
+        The network, in training mode on ``device``, the seconds that all runs together took, and the learning curve:
+        steps done, and mean loss and accuracy on the training pictures of the steps since the point before.
     """
     people, each = pixels.shape[:2]
     flat = pixels.flatten(0, 1)
@@ -505,19 +527,20 @@ def fit(
     others = [weight for weight in weights if weight.numel() != max(weight.shape)]
     groups = [{"params": others, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
-    step, before = 0, 0.0
+    step, before, curve = 0, 0.0, Curve([], [], [])
+    losses, hits, seen = 0.0, 0, 0
     if checkpoint.is_file():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
         head.load_state_dict(state["head"])
         optimiser.load_state_dict(state["optimiser"])
-        step, before = int(state["step"]), float(state["seconds"])
+        step, before, curve = int(state["step"]), float(state["seconds"]), Curve(**state["curve"])
+        losses, hits, seen = state["since"]
         report(f"{recipe.name}: goes on from step {step} of {recipe.steps}")
 
     per_epoch = len(flat) // recipe.batch
     start = last = time.perf_counter()
     first = step
-    losses, hits, seen = 0.0, 0, 0
     while step < recipe.steps:
         epoch, place = divmod(step, per_epoch)
         if place == 0 or step == first:
@@ -543,12 +566,15 @@ def fit(
             hits + int(right.sum()),
             seen + len(some),
         )
+        if step * POINTS // recipe.steps > (step - 1) * POINTS // recipe.steps:
+            curve.add(step, losses / seen, hits / seen)
+            losses, hits, seen = 0.0, 0, 0
         now = time.perf_counter()
         if now - last > every or step == recipe.steps:
-            left = (now - start) / (step - first) * (recipe.steps - step) / 60
+            rate = (step - first) / (now - start)
             report(
-                f"{recipe.name}: step {step} of {recipe.steps}, loss {losses / seen:.3f}, accuracy {hits / seen:.1%}, "
-                f"{seen / (now - last):.0f} pictures/s, {left:.1f} min left"
+                f"{recipe.name}: step {step} of {recipe.steps}, {curve}{rate * recipe.batch:.0f} pictures/s, "
+                f"{(recipe.steps - step) / rate / 60:.1f} min left"
             )
             state = {
                 "network": network.state_dict(),
@@ -556,32 +582,32 @@ def fit(
                 "optimiser": optimiser.state_dict(),
                 "step": step,
                 "seconds": before + now - start,
+                "curve": asdict(curve),
+                "since": (losses, hits, seen),
             }
             with written_whole(checkpoint) as scratch:
                 torch.save(state, scratch)
-            last, losses, hits, seen = now, 0.0, 0, 0
-    return network, before + time.perf_counter() - start
-
-
-def commit() -> str:
-    """The commit that the code stands at, with ``+changes`` where files differ from it; empty outside a checkout."""
-    git = ["git", "-C", str(fingerprint.LIB)]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if head.returncode:
-        return ""
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."], capture_output=True, check=False)
-    return head.stdout.strip() + ("+changes" if changed.returncode else "")
+            last = now
+    return network, before + time.perf_counter() - start, curve
 
 
 def train(
-    recipe: Recipe, weights: Path, scratch: Path, device: str = "auto", report: Callable[[str], None] = print
+    recipe: Recipe,
+    weights: Path,
+    scratch: Path,
+    measure: Callable[[Extractor], Mapping[str, object]],
+    device: str = "auto",
+    report: Callable[[str], None] = print,
 ) -> dict[str, object]:
     """Render a recipe's pictures, train, validate and write ``NAME.safetensors`` with its card ``NAME.json``.
+
+    The files of another seed than 0 are called ``NAME-seedN``.
 
     Args:
         recipe: What to train.
         weights: Folder for the weights and the card.
         scratch: Folder for pictures and checkpoints, from which a killed training resumes.
+        measure: Tests the result on people whom neither training nor validation has seen, for the card.
         device: Where to compute.
         report: Receives lines on how it goes.
 
@@ -593,7 +619,7 @@ def train(
     """
     where = pick_device(device)
     code = fingerprint.of_modules("facepoison.extractors.training")  # as it is now, not as it may be in an hour
-    stands_at = commit()
+    stands_at = fingerprint.commit()
     drawn = fingerprint.of_modules("facepoison.pictures.procedural")
     asked = json.dumps([recipe.people, recipe.seed, recipe.per_person, recipe.identities + recipe.held_out])
     folder = scratch / f"{recipe.name}-{fingerprint.of_text(drawn, asked)[:12]}"
@@ -601,7 +627,7 @@ def train(
     own, unseen = pixels[: recipe.identities], pixels[recipe.identities :]
 
     whole = fingerprint.of_text(drawn, json.dumps(asdict(recipe)))[:12]
-    network, seconds = fit(recipe, own, folder / f"checkpoint-{whole}.pt", where, report)
+    network, seconds, curve = fit(recipe, own, folder / f"checkpoint-{whole}.pt", where, report)
     halved = copy.deepcopy(network).half().float()
     validation = {
         "identities": recipe.held_out,
@@ -615,11 +641,12 @@ def train(
         for key, value in network.state_dict().items()
         if not key.endswith("num_batches_tracked")  # of no use once training is over
     }
-    path = weights / f"{recipe.name}.safetensors"
+    again = f" --seed {recipe.seed}" if recipe.seed else ""
+    path = weights / f"{recipe.name}{again.replace(' --', '-').replace(' ', '')}.safetensors"
     with written_whole(path) as half_written:
         save_file(state, half_written)
     card: dict[str, object] = {
-        "command": f"python -m facepoison train {recipe.name}",
+        "command": f"python -m facepoison train {recipe.name}{again}",
         "recipe": asdict(recipe),
         "sha256": fingerprint.of_file(path),
         "bytes": path.stat().st_size,
@@ -632,8 +659,12 @@ def train(
         "versions": versions(),
         "seconds": {"rendering": round(rendering), "training": round(seconds)},
         "validation": validation,
+        "test": measure(snapshot(halved if keep_half else network, recipe.name)),
+        "curve": asdict(curve),
     }
     with written_whole(path.with_suffix(".json")) as half_written:
         half_written.write_text(json.dumps(card, indent=2) + "\n")
-    report(f"{recipe.name}: rank-1 {validation['rank_1']:.1%} on {recipe.held_out} unseen identities, {path}")
+    report(
+        f"{recipe.name}: rank-1 {validation['rank_1']:.1%} on {recipe.held_out} identities kept for validation, {path}"
+    )
     return card

@@ -1,0 +1,46 @@
+"""Cards: what is known of the training of each of the book's own extractors, beside its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from facepoison.errors import InputError
+from facepoison.extractors.catalog import DATA, WEIGHTS, Entry
+from facepoison.store import written_whole
+
+REPEATS = DATA / "repeats"
+"""Cards of the same trainings from other seeds; their weights are not kept."""
+
+
+def read_card(entry: Entry, folder: Path = WEIGHTS) -> dict[str, Any]:
+    """The card of an own extractor's training, empty where there is none.
+
+    Raises:
+        InputError: the file is not such a card.
+    """
+    path = folder / f"{entry.name}.json"
+    if entry.kind != "own" or not path.is_file():
+        return {}
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+        if not {"recipe", "sha256", "test"} <= card.keys():
+            raise ValueError("recipe, sha256 or test is missing")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: is no card of a training ({error}): run '{entry.source}' again") from error
+    return card
+
+
+def amend_card(entry: Entry, **fields: object) -> None:
+    """Write fields into the card of an own extractor.
+
+    Raises:
+        InputError: there is none, or it cannot be written.
+    """
+    path = WEIGHTS / f"{entry.name}.json"
+    if not path.is_file():
+        raise InputError(f"{path}: there is no card: run '{entry.source}'")
+    card = json.loads(path.read_text()) | fields
+    with written_whole(path) as scratch:
+        scratch.write_text(json.dumps(card, indent=2) + "\n")

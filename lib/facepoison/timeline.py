@@ -1,0 +1,87 @@
+"""The timeline of extractors: which there are, by year, and how well each tells people apart.
+
+That is measured on people whom neither its training nor the choice of its recipe has seen.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from facepoison.extractors import Extractor, embed
+from facepoison.extractors.catalog import Entry, catalogue, load_extractor, locate
+from facepoison.pictures.splits import split
+from facepoison.protection import Rate, rank_one, share
+from facepoison.protocol import Setting, choose, made_people, read_protocol
+
+
+def entries(setting: Setting) -> list[Entry]:
+    """Entries of a run's timeline by year: all of its kind whose file is there, so that none is picked by its results.
+
+    They are the book's own ones or, where a folder of other people's was given, those in it.
+    """
+    kind = "own" if setting.extractors is None else "other"
+
+    def there(entry: Entry) -> bool:
+        path = locate(entry, setting.extractors if kind == "other" else None)
+        return entry.hashed and path is not None and path.is_file()
+
+    found = [entry for entry in catalogue().values() if entry.kind == kind and there(entry)]
+    return sorted(found, key=lambda entry: (entry.year, entry.name))
+
+
+def timeline(setting: Setting) -> dict[str, Extractor]:
+    """The extractors of ``entries`` by name, on the device that computes."""
+    return {entry.name: load_extractor(entry.name, folder=setting.extractors) for entry in entries(setting)}
+
+
+def accepted(embeddings: Tensor, labels: Tensor, false_accepts: float) -> tuple[Rate, float]:
+    """TAR at FAR: how many pairs of one person are accepted where a given share of pairs of two people is.
+
+    Args:
+        embeddings: Of unit length (N, D).
+        labels: Who is on the pictures, int64 (N,), several pictures of each.
+        false_accepts: The share of pairs of two different people that the threshold lets through.
+
+    Returns:
+        The share of pairs of the same person, averaged over people, whose cosine is above the threshold; its interval
+        takes the threshold as given. And the threshold, a cosine.
+    """
+    first, second = torch.triu_indices(len(labels), len(labels), 1, device=labels.device)
+    cosines = (embeddings @ embeddings.T)[first, second]
+    alike = labels[first] == labels[second]
+    wrong = cosines[~alike]
+    threshold = wrong.kthvalue(max(1, len(wrong) - int(false_accepts * len(wrong)))).values
+    return share((cosines[alike] > threshold).cpu(), labels[first[alike]].cpu()), float(threshold)
+
+
+def measure_unseen(extractor: Extractor) -> dict[str, object]:
+    """Rank-1 and TAR at FAR on the people whom ``data/protocol.toml`` keeps for this alone, as a card holds them.
+
+    Rank-1 is the share of probes whose nearest gallery picture shows the right person. Both are averages over people,
+    with 95 % intervals that count people as independent.
+    """
+    protocol = read_protocol()
+    asked = protocol["unseen"]
+    setting = choose(**protocol["registered"])
+    pictures = made_people(setting, "unseen", asked["people"], asked["pictures"], extractor.contract.size)
+    embeddings, labels = embed(extractor, pictures.pixels).cpu(), pictures.identities
+    gallery, probes = split(pictures, setting.seed, setting.gallery_share)
+    rank = rank_one(embeddings[gallery], labels[gallery], embeddings[probes], labels[probes])
+    tar, threshold = accepted(embeddings, labels, asked["false_accepts"])
+    return {
+        "identities": asked["people"],
+        "pictures_each": asked["pictures"],
+        "rank_1": _short(rank),
+        "tar": _short(tar) | {"far": asked["false_accepts"], "threshold": round(threshold, 4)},
+    }
+
+
+def _short(rate: Rate) -> dict[str, float]:
+    return {
+        "value": round(rate.value, 4),
+        "low": round(rate.low, 4),
+        "high": round(rate.high, 4),
+        "n": rate.n,
+        "probes": rate.probes,
+    }

@@ -1,0 +1,59 @@
+import json
+
+import pytest
+import torch
+
+from facepoison import timeline
+from facepoison.device import generator
+from facepoison.errors import InputError
+from facepoison.extractors import cards, catalog, normalise
+from facepoison.timeline import accepted
+
+
+def test_accepted_counts_pairs_above_the_threshold():
+    angles = torch.deg2rad(torch.tensor([0.0, 10.0, 75.0, 90.0, 120.0, 125.0]))
+    embeddings, labels = torch.stack((angles.cos(), angles.sin()), 1), torch.tensor([0, 0, 0, 1, 1, 1])
+    # Of the nine pairs of different people the nearest are 15 and 45 degrees apart: one in nine gets through within 45.
+    tar, threshold = accepted(embeddings, labels, 1 / 9)
+    assert threshold == pytest.approx(torch.deg2rad(torch.tensor(45.0)).cos().item(), abs=1e-6)
+    # Nearer than that are 10 degrees, not 65 and 75, of the first person's pairs and all of the second one's.
+    assert (tar.value, tar.n, tar.probes) == (pytest.approx((1 / 3 + 1) / 2), 2, 6)
+
+
+def test_accepted_is_the_false_accepts_where_embeddings_mean_nothing():
+    embeddings = normalise(torch.randn(800, 16, generator=generator(0)))
+    tar, _ = accepted(embeddings, torch.arange(100).repeat_interleave(8), 0.1)
+    assert tar.low < 0.1 < tar.high
+
+
+def test_measuring_reads_the_protocol_and_counts_people(monkeypatch, tmp_path):
+    protocol = timeline.read_protocol()
+    small = protocol | {"unseen": {"people": 6, "pictures": 6, "false_accepts": 0.01}}
+    monkeypatch.setattr(timeline, "read_protocol", lambda: small)
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
+    said = timeline.measure_unseen(catalog.load_extractor("arcface_2019", "cpu"))
+    assert (said["identities"], said["rank_1"]["n"], said["rank_1"]["probes"]) == (6, 6, 12)
+    assert said["rank_1"]["value"] > 0.8
+    assert said["tar"]["far"] == 0.01
+    assert said["tar"]["probes"] == 6 * 15
+
+
+def test_amending_a_card_keeps_the_rest(monkeypatch, tmp_path):
+    monkeypatch.setattr(cards, "WEIGHTS", tmp_path)
+    entry = catalog.find_entry("arcface_2019")
+    with pytest.raises(InputError, match=r"arcface_2019\.json: there is no card"):
+        cards.amend_card(entry, test={})
+    (tmp_path / "arcface_2019.json").write_text('{"bytes": 3}')
+    cards.amend_card(entry, test={"n": 1})
+    assert json.loads((tmp_path / "arcface_2019.json").read_text()) == {"bytes": 3, "test": {"n": 1}}
+
+
+@pytest.mark.parametrize("entry", [e for e in catalog.catalogue().values() if e.trained], ids=lambda e: e.name)
+def test_every_card_is_of_the_shipped_file_and_measured_as_the_protocol_says(entry):
+    card = cards.read_card(entry)
+    if entry.kind == "own":
+        asked = timeline.read_protocol()["unseen"]
+        assert card["sha256"] == entry.sha256
+        assert card["test"]["rank_1"]["n"] == card["test"]["tar"]["n"] == asked["people"]
+        assert card["test"]["tar"]["far"] == asked["false_accepts"]
+        assert len(card["curve"]["step"]) > 1
