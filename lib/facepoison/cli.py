@@ -82,7 +82,7 @@ def measure(
 @app.command()
 @_plainly
 def ship(
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; the number changes the last bits of a sum.")] = 1,
 ) -> None:
     """Make the results that come with the book anew, into data/shipped; what is in the store is not made again."""
     import torch

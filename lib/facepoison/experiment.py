@@ -327,6 +327,23 @@ def decisions(data: Data, poisoned: Poisoned, extractor: Extractor, user: int) -
     ]
 
 
+def rivals(data: Data, poisoned: Poisoned, extractor: Extractor, user: int) -> Tensor:
+    """For each clean probe of a user three pictures: the probe, the nearest that the user posted, the nearest stranger.
+
+    Returns:
+        uint8 (3P, 3, H, W), row by row.
+    """
+    identities = data.pictures.identities
+    seen = embeddings(extractor, data.pictures.pixels)
+    probes = data.probes[identities[data.probes] == user]
+    strangers = data.gallery[identities[data.gallery] != user]
+    posted = poisoned.of(user, identities)
+    own = (seen[probes] @ embeddings(extractor, posted).T).argmax(dim=1)
+    other = (seen[probes] @ seen[strangers].T).argmax(dim=1)
+    pixels = data.pictures.pixels
+    return torch.stack([pixels[probes], posted[own], pixels[strangers[other]]], dim=1).flatten(0, 1)
+
+
 def write_probes(setting: Setting, data: Data, results: Mapping[tuple[str, str, str], Protection]) -> Path:
     """Write every answer to every probe as CSV under ``_build/tables``.
 

@@ -182,6 +182,18 @@ def test_decisions_name_the_user_or_a_number(monkeypatch, data, extractor, netwo
     assert float(distance) < float(own)
 
 
+def test_rivals_are_the_probe_the_users_own_and_a_stranger(monkeypatch, data, extractor, networks):
+    attack_named(monkeypatch, "blue", turn_blue)
+    posts = experiment.poison_users(protocol.choose(), "blue", data, networks)
+    user = data.users[0]
+    identities = data.pictures.identities
+    probe, own, stranger = experiment.rivals(data, posts, extractor, user)
+    assert torch.equal(probe, data.pictures.pixels[data.probes[identities[data.probes] == user]][0])
+    assert any(torch.equal(own, picture) for picture in posts.of(user, identities))
+    others = data.gallery[identities[data.gallery] != user]
+    assert any(torch.equal(stranger, picture) for picture in data.pictures.pixels[others])
+
+
 def test_every_answer_is_written_without_names(monkeypatch, data, extractor, networks, tmp_path):
     monkeypatch.setattr(experiment, "LIB", tmp_path / "lib")
     attack_named(monkeypatch, "blue", turn_blue)
