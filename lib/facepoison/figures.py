@@ -39,11 +39,13 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def new_figure(width: float = 7.0, height: float = 3.2, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty figure in the book's style with its axes, side by side; sizes in inches."""
+def new_figure(
+    width: float = 7.0, height: float = 3.2, columns: int = 1, rows: int = 1, *, shared: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure in the book's style with its axes, row by row, with one scale for all if shared; inches."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False)
-    return figure, list(axes[0])
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, sharex=shared, sharey=shared)
+    return figure, list(axes.flat)
 
 
 def show(figure: Figure, caption: str, alt: str) -> None:
@@ -217,6 +219,28 @@ def show_tradeoff(points: Mapping[str, tuple[float, Rate]], caption: str, alt: s
     axes.set_ylabel("clean probes not recognised, %")
     axes.set_ylim(-4, 104)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    show(figure, caption, alt)
+
+
+def show_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], caption: str, alt: str) -> None:
+    """Display how trainings went, accuracy on the training pictures by share of the steps, a small plot for each.
+
+    Args:
+        curves: By name: ``step`` and ``accuracy`` (0 to 1) of each point.
+        caption: As for ``show``.
+        alt: As for ``show``.
+    """
+    rows = -(-len(curves) // 5)
+    figure, axes = new_figure(height=0.4 + 1.5 * rows, columns=5, rows=rows, shared=True)
+    for place, (name, curve) in zip(axes, curves.items(), strict=False):
+        done = [step / curve["step"][-1] for step in curve["step"]]
+        place.plot(done, [100 * share for share in curve["accuracy"]], color=BLUE)
+        place.set_title(name, fontsize=8)
+        place.set_ylim(0, 104)
+        place.set_xticks([0, 1], ["start", "end"])
+    for place in axes[len(curves) :]:
+        place.set_axis_off()
+    axes[0].set_ylabel("named right, %")
     show(figure, caption, alt)
 
 

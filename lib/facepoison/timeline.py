@@ -5,11 +5,16 @@ That is measured on people whom neither its training nor the choice of its recip
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
 import torch
 from torch import Tensor
 
 from facepoison.extractors import Extractor, embed
-from facepoison.extractors.catalog import Entry, catalogue, load_extractor, locate
+from facepoison.extractors.cards import REPEATS, read_card, read_file
+from facepoison.extractors.catalog import WEIGHTS, Entry, catalogue, load_extractor, locate
 from facepoison.pictures.splits import split
 from facepoison.protection import Rate, rank_one, share
 from facepoison.protocol import Setting, choose, made_people, read_protocol
@@ -33,6 +38,61 @@ def entries(setting: Setting) -> list[Entry]:
 def timeline(setting: Setting) -> dict[str, Extractor]:
     """The extractors of ``entries`` by name, on the device that computes."""
     return {entry.name: load_extractor(entry.name, folder=setting.extractors) for entry in entries(setting)}
+
+
+def own_cards(folder: Path = WEIGHTS) -> dict[str, dict[str, Any]]:
+    """Cards of the book's own extractors by name, in order of years; those not trained yet have none.
+
+    Raises:
+        InputError: a card is damaged.
+    """
+    own = sorted(catalogue().values(), key=lambda entry: (entry.year, entry.name))
+    return {entry.name: card for entry in own if (card := read_card(entry, folder))}
+
+
+def recipe_rows(cards: Mapping[str, Mapping[str, Any]]) -> list[tuple[object, ...]]:
+    """For each card: name, year, what it follows, network, loss, people, pictures of each, passes, million weights."""
+    rows: list[tuple[object, ...]] = []
+    for name, card in cards.items():
+        entry, recipe = catalogue()[name], card["recipe"]
+        numbers = (recipe["identities"], recipe["per_person"], recipe["epochs"], f"{card['parameters'] / 1e6:.2f}")
+        rows.append((name, entry.year, entry.paper, entry.architecture, recipe["loss"], *numbers))
+    return rows
+
+
+def tested(card: Mapping[str, Any], what: Literal["rank_1", "tar"]) -> Rate:
+    """What a card says of its test: ``"rank_1"``, or ``"tar"`` at the protocol's rate of false accepts."""
+    said = card["test"][what]
+    return Rate(said["value"], said["n"], said["probes"], said["low"], said["high"])
+
+
+def result_rows(cards: Mapping[str, Mapping[str, Any]]) -> list[tuple[object, ...]]:
+    """For each card: name, rank-1 and TAR with intervals as ``Rate``, megabytes, minutes of rendering and training."""
+    return [
+        (
+            name,
+            tested(card, "rank_1"),
+            tested(card, "tar"),
+            f"{card['bytes'] / 1e6:.1f}",
+            f"{card['seconds']['rendering'] / 60:.0f} + {card['seconds']['training'] / 60:.0f}",
+            card["device"],
+        )
+        for name, card in cards.items()
+    ]
+
+
+def repeats(folder: Path = REPEATS) -> dict[str, dict[int, dict[str, Any]]]:
+    """Cards of extractors that were trained from several seeds, by name and seed; the shipped one's seed is 0.
+
+    Raises:
+        InputError: a card is damaged.
+    """
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for name, card in own_cards().items():
+        others = [read_file(path) for path in sorted(folder.glob(f"{name}-seed*.json"))]
+        if others:
+            found[name] = {each["recipe"]["seed"]: each for each in (card, *others)}
+    return found
 
 
 def accepted(embeddings: Tensor, labels: Tensor, false_accepts: float) -> tuple[Rate, float]:

@@ -14,6 +14,21 @@ REPEATS = DATA / "repeats"
 """Cards of the same trainings from other seeds; their weights are not kept."""
 
 
+def read_file(path: Path) -> dict[str, Any]:
+    """The card in a file.
+
+    Raises:
+        InputError: the file is not such a card.
+    """
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+        if not {"recipe", "sha256", "test"} <= card.keys():
+            raise ValueError("recipe, sha256 or test is missing")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: is no card of a training ({error}): restore it, or train that one again") from error
+    return card
+
+
 def read_card(entry: Entry, folder: Path = WEIGHTS) -> dict[str, Any]:
     """The card of an own extractor's training, empty where there is none.
 
@@ -21,15 +36,7 @@ def read_card(entry: Entry, folder: Path = WEIGHTS) -> dict[str, Any]:
         InputError: the file is not such a card.
     """
     path = folder / f"{entry.name}.json"
-    if entry.kind != "own" or not path.is_file():
-        return {}
-    try:
-        card: dict[str, Any] = json.loads(path.read_text())
-        if not {"recipe", "sha256", "test"} <= card.keys():
-            raise ValueError("recipe, sha256 or test is missing")
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{path}: is no card of a training ({error}): run '{entry.source}' again") from error
-    return card
+    return read_file(path) if entry.kind == "own" and path.is_file() else {}
 
 
 def amend_card(entry: Entry, **fields: object) -> None:
