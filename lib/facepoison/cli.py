@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
@@ -92,6 +92,42 @@ def ship(
     torch.set_num_threads(threads)
     setting = protocol.choose(**protocol.read_protocol()["registered"])
     experiment.ship(setting, lambda line: print(line, flush=True))
+
+
+@app.command()
+@_plainly
+def study(
+    name: Annotated[str, typer.Argument(help="end_to_end_later, more_surrogates, carrying or real.")],
+    faces: Annotated[Path | None, typer.Option(help="For real: a folder of pictures, a sub-folder a person.")] = None,
+    extractors: Annotated[
+        Path | None, typer.Option(help="For real: other people's [default: models beside it].")
+    ] = None,
+    source: Annotated[str, typer.Option(help="For real: what the pictures are, in words.")] = "",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Compute one of the studies that chapters only show, into data/results; an interrupted one resumes."""
+    import torch
+
+    from facepoison import studies
+
+    torch.set_num_threads(threads)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if name == "real":
+        if faces is None or not source:
+            raise InputError("study real: give --faces FOLDER and --source 'what they are'")
+        studies.real(say, faces, source, extractors)
+        return
+    known: dict[str, Callable[[studies.Say], None]] = {
+        "end_to_end_later": studies.end_to_end_later,
+        "more_surrogates": studies.more_surrogates,
+        "carrying": partial(studies.carrying, scratch=fingerprint.LIB.parent / "_build" / "training"),
+    }
+    if name not in known:
+        raise InputError(f"study '{name}' is unknown: use real, {', '.join(known)}")
+    known[name](say)
 
 
 def _short(number: float | None, unit: float) -> str:

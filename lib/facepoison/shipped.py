@@ -1,10 +1,13 @@
-"""Results that come with the book because two cores cannot make them in minutes, each with a card."""
+"""Results that come with the book because two cores cannot make them in minutes, each with a card.
+
+Tensors lie in ``data/shipped``, tables of numbers in ``data/results``.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from facepoison.errors import InputError
 from facepoison.store import Arrays, describe, written_whole
 
 FOLDER = fingerprint.LIB.parent / "data" / "shipped"
+RESULTS = fingerprint.LIB.parent / "data" / "results"
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,72 @@ def ship(
         "pictures": describe(pictures),
         "sha256": fingerprint.of_file(path),
         "bytes": path.stat().st_size,
-        "commit": fingerprint.commit(),
-        "device": device_kind(),
-        "versions": versions(),
-        "seconds": round(seconds, 1),
-    }
+    } | provenance(fingerprint.commit(), seconds)
     with written_whole(path.with_suffix(".json")) as scratch:
         scratch.write_text(json.dumps(card, indent=1) + "\n")
+
+
+def provenance(commit: str, seconds: float) -> dict[str, object]:
+    """What every card says of how a result was computed: code, device, versions, time."""
+    return {"commit": commit, "device": device_kind(), "versions": versions(), "seconds": round(seconds, 1)}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A shipped table of numbers: a mapping for each row, and the card that says where they come from."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    card: Mapping[str, Any]
+
+
+def write_table(
+    name: str,
+    rows: Iterable[Mapping[str, object]],
+    *,
+    command: str,
+    inputs: Mapping[str, object],
+    commit: str,
+    seconds: float,
+    folder: Path = RESULTS,
+) -> Path:
+    """Write a table with its card as one JSON file, whole or not at all.
+
+    Args:
+        name: Of the file, without ending.
+        rows: Dataclasses in them, such as rates, are written as mappings of their fields.
+        command: What makes the table again.
+        inputs: Everything that the numbers were decided by.
+        commit: The code's, when computing began.
+        seconds: What computing took.
+        folder: Where to.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    plain = [{key: asdict(cell) if _is_record(cell) else cell for key, cell in row.items()} for row in rows]  # type: ignore[call-overload]
+    card = {"command": command, "inputs": _as_json(inputs)} | provenance(commit, seconds)
+    path = folder / f"{name}.json"
+    with written_whole(path) as scratch:
+        scratch.write_text(json.dumps({"card": card, "rows": plain}, indent=1) + "\n")
+    return path
+
+
+def read_table(name: str, folder: Path = RESULTS) -> Table:
+    """A shipped table.
+
+    Raises:
+        InputError: it is not there or damaged.
+    """
+    path = folder / f"{name}.json"
+    try:
+        content = json.loads(path.read_text())
+        return Table(tuple(content["rows"]), content["card"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): restore it from the project") from error
+
+
+def _is_record(value: object) -> bool:
+    return is_dataclass(value) and not isinstance(value, type)
 
 
 def _as_json(inputs: Mapping[str, object]) -> object:

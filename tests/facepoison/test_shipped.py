@@ -5,6 +5,7 @@ import torch
 
 from facepoison import shipped
 from facepoison.errors import InputError
+from facepoison.protection import Rate
 
 INPUTS = {"attack": "x", "seed": 1, "surrogates": {"a": "0"}}
 
@@ -54,3 +55,22 @@ def test_no_file_that_ships_is_above_five_megabytes_and_each_has_its_card():
     for path in files:
         card = json.loads(path.with_suffix(".json").read_text())
         assert path.stat().st_size == card["bytes"] < 5_000_000
+
+
+def test_tables_come_back_with_rates_as_mappings_and_say_where_they_are_from(tmp_path):
+    rows = [{"attack": "lowkey", "protection": Rate(0.5, 4, 24, 0.1, 0.9)}]
+    asked = {"users": 4, "pictures": torch.zeros(2, 3)}
+    path = shipped.write_table("t", rows, command="make t", inputs=asked, commit="abc", seconds=1.23, folder=tmp_path)
+    table = shipped.read_table("t", tmp_path)
+    assert table.rows[0]["protection"] | {"value": 0.5, "n": 4} == table.rows[0]["protection"]
+    assert {key: table.card[key] for key in ("command", "commit", "seconds")} == {
+        "command": "make t",
+        "commit": "abc",
+        "seconds": 1.2,
+    }
+    assert table.card["inputs"]["pictures"][1] == [2, 3]
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"t\.json: cannot be read"):
+        shipped.read_table("t", tmp_path)
+    with pytest.raises(InputError, match=r"other\.json: cannot be read"):
+        shipped.read_table("other", tmp_path)

@@ -1,0 +1,228 @@
+"""Studies that take too long for a chapter: each writes a table with a card into ``data/results``.
+
+What each asks stands in ``data/protocol.toml``, written before its results.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fingerprint
+from facepoison import experiment, shipped, timeline
+from facepoison.device import pick_device
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor
+from facepoison.extractors.catalog import find_entry, load_extractor
+from facepoison.extractors.training import STRONG, Recipe, find_recipe, fit, rank_1, snapshot, training_pictures
+from facepoison.poisons.similarity import change
+from facepoison.protection import rank_one
+from facepoison.protocol import Data, Setting, choose, embeddings, load_data, load_extractors, read_protocol
+from facepoison.recognition import Recogniser
+from facepoison.wait import half_factorial
+
+Say = Callable[[str], None]
+FACTORS = ("architecture", "identities", "augmentation", "people")
+RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
+
+
+def registered() -> Setting:
+    """The setting that the book's results are registered at."""
+    return choose(**read_protocol()["registered"])
+
+
+def end_to_end_later(say: Say) -> None:
+    """Users' old pictures before trainers who fine-tune a later extractor on them: ``end_to_end_later.json``."""
+    asked, began, commit = read_protocol()["waiting"], time.time(), fingerprint.commit()
+    setting = replace(registered(), n_retrained=asked["end_to_end_users"])
+    data, networks = load_data(setting), load_extractors(setting)
+    rows = []
+    for attack in asked["end_to_end_attacks"]:
+        posts = experiment.poison_users(setting, attack, data, networks)
+        for name in asked["end_to_end"]:
+            outcome = experiment.retrain(
+                setting,
+                data,
+                posts,
+                load_extractor(name),
+                lambda done, of, what=f"{attack}, {name}": say(f"{what}: {done} of {of} trainings"),  # type: ignore[misc]
+            )
+            rows.append(
+                {
+                    "attack": attack,
+                    "extractor": name,
+                    "protection": outcome.protection.rate,
+                    "by_user": outcome.protection.poisoned.by_user.tolist(),
+                    "clean_fit": outcome.clean_fit,
+                    "own_fit": float(outcome.own_fit.mean()),
+                }
+            )
+    _write("end_to_end_later", rows, asked, commit, began)
+
+
+def more_surrogates(say: Say) -> None:
+    """LowKey made on one, two and more surrogates, before every extractor: ``more_surrogates.json``."""
+    asked, began, commit = read_protocol()["waiting"], time.time(), fingerprint.commit()
+    setting = replace(registered(), surrogates=tuple(asked["surrogates"]))
+    data, trainers = load_data(setting), timeline.timeline(setting)
+    data = replace(data, users=data.users[: asked["surrogate_users"]])
+    rows = []
+    for n in range(1, len(setting.surrogates) + 1):
+        preset = replace(experiment.PRESETS["lowkey"], extractors=n)
+        posts = _post(setting, preset, data, trainers, lambda done, n=n: say(f"{n} surrogates: {done} users"))  # type: ignore[misc]
+        clean = data.pictures.pixels[posts.index]
+        loud = float(change(clean, posts.pixels).psnr.mean())
+        for name, extractor in trainers.items():
+            row = {"surrogates": n, "psnr": loud, "extractor": name, "white_box": name in setting.surrogates[:n]}
+            rows.append(row | {"protection": experiment.play(data, posts, extractor).rate})
+    _write("more_surrogates", rows, asked, commit, began)
+
+
+def _post(
+    setting: Setting,
+    preset: experiment.Preset,
+    data: Data,
+    networks: Mapping[str, Extractor],
+    say: Callable[[int], None],
+) -> experiment.Poisoned:
+    """What the users of a data set publish under a preset that is not among the protocol's attacks."""
+    parts = []
+    for user in data.users:
+        own = data.pictures.pixels[data.gallery_of(user)]
+        parts.append(experiment.poison(setting, preset, own, networks, data.public))
+        say(len(parts))
+    index = [data.gallery_of(user) for user in data.users]
+    pixels = torch.cat([part.arrays["pixels"] for part in parts])
+    return experiment.Poisoned(torch.cat(index), pixels, data.users, sum(part.seconds for part in parts))
+
+
+def carrying(say: Say, scratch: Path) -> None:
+    """What carries a poison over from one surrogate to another extractor, by design: ``carrying.json``.
+
+    Sixteen small extractors are trained, in half of a factorial in four factors from two seeds; the poison is made on
+    one surrogate that is none of them.
+    """
+    asked, began, commit = read_protocol()["carrying"], time.time(), fingerprint.commit()
+    setting = replace(registered(), surrogates=(asked["surrogate"],))
+    data, networks = load_data(setting), {asked["surrogate"]: load_extractor(asked["surrogate"])}
+    data = replace(data, users=data.users[: asked["users"]])
+    presets = {name: replace(experiment.PRESETS[name], extractors=1) for name in asked["attacks"]}
+    posted = {
+        name: _post(setting, preset, data, networks, lambda done, name=name: say(f"{name}: {done} users"))  # type: ignore[misc]
+        for name, preset in presets.items()
+    }
+    rows = []
+    for seed in asked["seeds"]:
+        for levels in half_factorial(FACTORS):
+            extractor, accuracy = _small(asked, levels, seed, scratch, say)
+            row: dict[str, object] = {**levels, "seed": seed, "training_rank_1": accuracy}
+            for name, posts in posted.items():
+                clean = data.pictures.pixels[posts.index]
+                row[f"{name}_cosine"] = float(experiment.carried_over(extractor, clean, posts.pixels).mean())
+                row[f"{name}_protection"] = experiment.play(data, posts, extractor).rate
+            rows.append(row)
+    _write("carrying", rows, asked, commit, began)
+
+
+def _small(
+    asked: Mapping[str, Any], levels: Mapping[str, int], seed: int, scratch: Path, say: Say
+) -> tuple[Extractor, float]:
+    """One extractor of the design, trained, with its rank-1 on its own training people."""
+    like = find_recipe(asked["surrogate"])
+    most = max(asked["people"])
+    code = "".join(str(levels[factor]) for factor in FACTORS)
+    recipe = Recipe(
+        f"carrying-{code}-{seed}",
+        asked["architecture"][levels["architecture"]],
+        asked["people"][levels["people"]],
+        asked["per_person"],
+        asked["epochs"][levels["people"]],
+        like.loss,
+        like.scale,
+        like.margin,
+        warm_up=50,
+        augmentation=STRONG if levels["augmentation"] else like.augmentation,
+        bfloat16=like.bfloat16,
+        seed=seed,
+        population=asked["identities"][levels["identities"]],
+    )
+    everybody = replace(recipe, name="carrying", identities=most, held_out=0, seed=0)
+    folder = scratch / "carrying"
+    pixels, _ = training_pictures(everybody, folder / recipe.people.replace("/", "-"), "auto", say)
+    own = pixels[: recipe.identities]
+    network, _, _ = fit(recipe, own, folder / f"{recipe.name}.pt", pick_device("auto"), say)
+    digest = fingerprint.of_file(folder / f"{recipe.name}.pt")
+    trained = snapshot(network, recipe.name)
+    return Extractor(trained.network, trained.contract, name=recipe.name, sha256=digest), rank_1(trained, own)
+
+
+def real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> None:
+    """The oblivious trainer on real people, with other people's extractors: ``real_*.json``, numbers only.
+
+    ``real_recognisers`` holds rank-1 on everybody's clean probes, ``real_waiting`` the protection of the users.
+
+    Args:
+        say: Told what is going on.
+        faces: Folder of pictures, a sub-folder for each person.
+        source: What these pictures are, in words.
+        extractors: Folder of extractors, if not ``models`` beside the pictures.
+
+    Raises:
+        InputError: there is no such folder, or no extractor.
+    """
+    registry = read_protocol()["registered"]
+    began, commit = time.time(), fingerprint.commit()
+    setting = choose(registry["profile"], str(faces), registry["seed"], str(extractors) if extractors else "")
+    if setting.extractors is None:
+        raise InputError(f"{faces}: no folder 'models' beside it: give one of extractors")
+    data, networks = load_data(setting), timeline.timeline(setting)
+    asked = read_protocol()["real"] | {
+        "source": source,
+        "people": len(data.pictures.names),
+        "pictures": data.pictures.pixels,
+        "users": len(data.users),
+        "surrogates": setting.surrogates,
+    }
+    years = {name: find_entry(name).year for name in networks}
+    ranks = []
+    for name, network in networks.items():
+        say(f"{name}: embeds")
+        rank = rank_one(*data.sides(embeddings(network, data.pictures.pixels)))
+        ranks.append({"extractor": name, "year": years[name], "sha256": network.sha256, "rank_1": rank})
+    rows = []
+    for attack in read_protocol()["real"]["attacks"]:
+        posts = experiment.poison_users(
+            setting,
+            attack,
+            data,
+            networks,
+            lambda done, of, attack=attack: say(f"{attack}: {done} of {of} users"),  # type: ignore[misc]
+        )
+        loud = float(change(data.pictures.pixels[posts.index], posts.pixels).psnr.mean())
+        for name, network in networks.items():
+            role = experiment.role(setting, attack, name)
+            for recogniser in RECOGNISERS:
+                row = {"attack": attack, "extractor": name, "year": years[name], "role": role, "psnr": loud}
+                rate = experiment.play(data, posts, network, recogniser=recogniser).rate
+                rows.append(row | {"recogniser": recogniser, "protection": rate})
+    command = "python -m facepoison study real --faces FOLDER"
+    _write("real_recognisers", ranks, asked, commit, began, command)
+    _write("real_waiting", rows, asked, commit, began, command)
+
+
+def _write(
+    name: str,
+    rows: list[dict[str, Any]],
+    asked: Mapping[str, object],
+    commit: str,
+    began: float,
+    command: str = "",
+) -> None:
+    command = command or f"python -m facepoison study {name}"
+    seconds = time.time() - began
+    shipped.write_table(name, rows, command=command, inputs=asked, commit=commit, seconds=seconds)

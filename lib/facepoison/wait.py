@@ -1,0 +1,140 @@
+"""The oblivious trainer: waits for better extractors, and runs them over pictures that were poisoned long ago."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from facepoison.device import generator
+from facepoison.errors import InputError
+from facepoison.experiment import Poisoned, play
+from facepoison.extractors import Extractor
+from facepoison.protection import Protection
+from facepoison.protocol import Data
+from facepoison.recognition import Recogniser
+
+Report = Callable[[int, int], None]
+
+
+def by_extractor(
+    data: Data,
+    poisoned: Mapping[str, Poisoned],
+    networks: Mapping[str, Extractor],
+    recogniser: Recogniser = "nearest",
+    progress: Report | None = None,
+) -> dict[tuple[str, str], Protection]:
+    """The same published pictures before one extractor after the other.
+
+    Args:
+        data: Pictures, gallery, probes and users.
+        poisoned: By attack, what the users publish.
+        networks: By name, the extractors that the trainer comes to have.
+        recogniser: What the trainer does with the embeddings.
+        progress: Told of every pair of attack and extractor done.
+
+    Returns:
+        The outcome by attack and extractor.
+    """
+    results: dict[tuple[str, str], Protection] = {}
+    for attack, name in itertools.product(poisoned, networks):
+        results[attack, name] = play(data, poisoned[attack], networks[name], recogniser=recogniser)
+        if progress:
+            progress(len(results), len(poisoned) * len(networks))
+    return results
+
+
+def _some(data: Data, poisoned: Poisoned, count: Callable[[int], int], seed: int, purpose: str) -> Tensor:
+    """For each user some of their pictures, drawn by seed: bool (M,); ``count`` says how many of how many.
+
+    A larger count takes the same pictures and more.
+    """
+    owner = data.pictures.identities[poisoned.index]
+    chosen = torch.zeros(len(owner), dtype=torch.bool)
+    for user in poisoned.users:
+        places = (owner == user).nonzero().flatten()
+        order = torch.randperm(len(places), generator=generator(seed, purpose, data.pictures.names[user]))
+        chosen[places[order[: count(len(places))]]] = True
+    return chosen
+
+
+def switched(data: Data, old: Poisoned, new: Poisoned, share: float, seed: int) -> Poisoned:
+    """What users publish who change to another attack: ``share`` of their pictures come later and carry the new poison.
+
+    Raises:
+        InputError: the two are not about the same pictures, or the share is not between 0 and 1.
+    """
+    if not torch.equal(old.index, new.index) or not 0 <= share <= 1:
+        raise InputError(f"switched: share {share}, {len(old.index)} and {len(new.index)} pictures; give the same ones")
+    later = _some(data, old, lambda n: round(share * n), seed, "switch")
+    return replace(old, pixels=torch.where(later[:, None, None, None], new.pixels, old.pixels))
+
+
+def leaked(data: Data, poisoned: Poisoned, n: int, seed: int) -> Poisoned:
+    """What the trainer has of users of whom ``n`` pictures, or all if they have no more, got out without poison.
+
+    Raises:
+        InputError: ``n`` is negative.
+    """
+    if n < 0:
+        raise InputError(f"leaked: {n} clean pictures; give 0 or more")
+    clean = _some(data, poisoned, lambda own: min(n, own), seed, "leak")
+    originals = data.pictures.pixels[poisoned.index]
+    return replace(poisoned, pixels=torch.where(clean[:, None, None, None], originals, poisoned.pixels))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a factor does: the mean at its second level minus that at its first, with a 95 % interval."""
+
+    factor: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def half_factorial(factors: Sequence[str]) -> list[dict[str, int]]:
+    """All runs of half a factorial in two levels, 0 and 1, each with a level for every factor.
+
+    The last factor's level is the product of the others' (as signs), so that every factor is seen at both levels
+    equally often and none goes along with another; effects of pairs of factors go along with those of other pairs, and
+    single ones with those of all others together (Box, Hunter and Hunter 2005, chapter 6).
+    """
+    runs = []
+    for levels in itertools.product((0, 1), repeat=len(factors) - 1):
+        sign = 1
+        for level in levels:
+            sign *= 2 * level - 1
+        runs.append(dict(zip(factors, (*levels, (sign + 1) // 2), strict=True)))
+    return runs
+
+
+def effects(levels: Sequence[Mapping[str, int]], response: Iterable[float], confidence: float = 0.95) -> list[Effect]:
+    """Main effects in a balanced design of two levels, by least squares; what they leave over is taken as error.
+
+    Args:
+        levels: Of each run, 0 or 1 by factor.
+        response: Of each run.
+        confidence: Of the intervals (Student's t).
+
+    Raises:
+        InputError: there are too few runs to tell effects from error, or their numbers differ.
+    """
+    factors = list(levels[0]) if levels else []
+    y = torch.tensor(list(response), dtype=torch.float64)
+    free = len(y) - len(factors) - 1
+    if len(levels) != len(y) or free < 1:
+        raise InputError(f"effects: {len(levels)} runs, {len(y)} responses, {len(factors)} factors; give more runs")
+    x = torch.tensor([[1.0, *(2 * run[factor] - 1 for factor in factors)] for run in levels], dtype=torch.float64)
+    found = torch.linalg.lstsq(x, y).solution
+    spread = float((y - x @ found).square().sum() / free) ** 0.5
+    margin = float(stats.t.ppf((1 + confidence) / 2, free)) * 2 * spread / len(y) ** 0.5
+    return [
+        Effect(factor, 2 * each, 2 * each - margin, 2 * each + margin, len(y))
+        for factor, each in zip(factors, found[1:].tolist(), strict=True)
+    ]

@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from facepoison import wait
+from facepoison.device import generator
+from facepoison.errors import InputError
+from facepoison.experiment import Poisoned
+from facepoison.pictures import Pictures
+from facepoison.protocol import Data
+
+
+@pytest.fixture
+def data():
+    identities = torch.arange(3).repeat_interleave(10)
+    pixels = torch.zeros(30, 3, 8, 8, dtype=torch.uint8)
+    pictures = Pictures(pixels, identities, ("a", "b", "c"))
+    places = torch.arange(30)
+    return Data(pictures, places[places % 10 < 8], places[places % 10 >= 8], (2, 0), {}, pictures)
+
+
+@pytest.fixture
+def posts(data):
+    index = torch.cat([data.gallery_of(user) for user in data.users])
+    pixels = torch.full((len(index), 3, 8, 8), 7, dtype=torch.uint8)
+    return Poisoned(index, pixels, data.users, 1.0)
+
+
+def per_user(data, posts, value):
+    owner = data.pictures.identities[posts.index]
+    same = (posts.pixels == value).flatten(1).all(1)
+    return [int(same[owner == user].sum()) for user in posts.users]
+
+
+def test_switching_changes_the_share_of_every_users_pictures_and_grows(data, posts):
+    new = Poisoned(posts.index, posts.pixels + 2, posts.users, 1.0)
+    before = torch.zeros(len(posts.index), dtype=torch.bool)
+    for share in (0.0, 0.25, 0.5, 1.0):
+        mixed = wait.switched(data, posts, new, share, seed=1)
+        assert per_user(data, mixed, 9) == [round(8 * share)] * 2
+        now = (mixed.pixels == 9).flatten(1).all(1)
+        assert bool((now | ~before).all())  # who has switched stays switched
+        before = now
+    with pytest.raises(InputError, match="share 1.5"):
+        wait.switched(data, posts, new, 1.5, seed=1)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 20])
+def test_leaks_are_clean_pictures_of_every_user(data, posts, n):
+    assert per_user(data, wait.leaked(data, posts, n, seed=1), 0) == [min(n, 8)] * 2
+
+
+def test_half_a_factorial_is_balanced_and_no_two_factors_go_together():
+    runs = wait.half_factorial(["a", "b", "c", "d"])
+    signs = torch.tensor([[2.0 * run[name] - 1 for name in "abcd"] for run in runs])
+    assert len(runs) == 8 == len({tuple(run.values()) for run in runs})
+    assert torch.equal(signs.T @ signs, 8 * torch.eye(4))
+    assert torch.equal(signs[:, 3], signs[:, :3].prod(dim=1))
+
+
+def test_effects_are_differences_of_means_with_honest_intervals():
+    runs = wait.half_factorial(["a", "b", "c", "d"]) * 2
+    rng = generator(0)
+    hits = 0
+    for _ in range(200):
+        noise = torch.randn(16, generator=rng, dtype=torch.float64)
+        response = [3.0 * run["a"] - 1.0 * run["d"] + float(e) for run, e in zip(runs, noise, strict=True)]
+        found = {effect.factor: effect for effect in wait.effects(runs, response)}
+        level = [[y for run, y in zip(runs, response, strict=True) if run["a"] == at] for at in (0, 1)]
+        assert found["a"].value == pytest.approx(sum(level[1]) / 8 - sum(level[0]) / 8)
+        hits += found["a"].low < 3.0 < found["a"].high
+    assert 180 <= hits <= 199  # 95 % of 200, give or take
+    with pytest.raises(InputError, match="give more runs"):
+        wait.effects(runs[:5], range(5))
