@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from facepoison.poisons.similarity import Change
     from facepoison.protection import Protection, Rate
+    from facepoison.wait import Effect
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#8e5a9e", "#767676"
 """Colours that people with any colour vision tell apart (after Okabe and Ito), readable on white."""
@@ -150,6 +152,17 @@ def percent(rate: Rate) -> str:
     return f"{100 * rate.value:.0f}\N{NO-BREAK SPACE}[{100 * rate.low:.0f},\N{NO-BREAK SPACE}{100 * rate.high:.0f}]"
 
 
+def points(effect: Effect) -> str:
+    """A difference of shares in percentage points with its 95 % interval, as a table shows it, in one piece."""
+    space = "\N{NO-BREAK SPACE}"
+    return f"{100 * effect.value:+.0f}{space}[{100 * effect.low:+.0f},{space}{100 * effect.high:+.0f}]"
+
+
+def rate_cells(rate: Rate) -> tuple[object, ...]:
+    """A rate and its clean error in per cent with intervals, users, probes: the last columns of ``protection_rows``."""
+    return percent(rate), percent(rate.clean_error or rate), rate.n, rate.probes
+
+
 def show_table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str) -> None:
     """Display a table with a header and a caption; cells are shown as ``str`` gives them."""
     body = [[str(cell) for cell in row] for row in rows]
@@ -197,16 +210,7 @@ def original_rows(paper: Mapping[str, Mapping[str, Any]], attacks: Iterable[str]
 
 def protection_rows(results: Mapping[tuple[str, ...], Protection]) -> list[tuple[object, ...]]:
     """A row for each result: the parts of its key, rate and clean error in per cent with intervals, users, probes."""
-    return [
-        (
-            *key,
-            percent(result.rate),
-            percent(result.rate.clean_error or result.rate),
-            result.rate.n,
-            result.rate.probes,
-        )
-        for key, result in results.items()
-    ]
+    return [(*key, *rate_cells(result.rate)) for key, result in results.items()]
 
 
 def show_tradeoff(points: Mapping[str, tuple[float, Rate]], caption: str, alt: str) -> None:
@@ -242,6 +246,77 @@ def show_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], caption: st
         place.set_axis_off()
     axes[0].set_ylabel("named right, %")
     show(figure, caption, alt)
+
+
+def show_series(
+    places: Sequence[str],
+    lines: Mapping[str, Sequence[Rate]],
+    caption: str,
+    alt: str,
+    *,
+    along: str,
+    hollow: Mapping[str, Container[str]] | None = None,
+) -> None:
+    """Display lines of protection rates with 95 % intervals and, dashed, the clean error at each place.
+
+    Args:
+        places: What stands along the horizontal axis, in order; distances between them mean nothing.
+        lines: By name, a rate for each place.
+        caption: As for ``show``.
+        alt: As for ``show``.
+        along: What the places are.
+        hollow: By line, the places whose mark is left open: where the trainer runs one of the user's surrogates.
+    """
+    figure, (axes,) = new_figure(height=3.8 if max(map(len, places)) > 8 else 3.2)
+    step = 0.5 / len(lines)
+    colours = (BLUE, ORANGE, GREEN, PURPLE, "#a6761d", "#000000")
+    for number, ((name, rates), colour, marker) in enumerate(zip(lines.items(), colours, "osD^vP", strict=False)):
+        x = [place + (number - (len(lines) - 1) / 2) * step for place in range(len(places))]
+        axes.vlines(
+            x, [100 * r.low for r in rates], [100 * r.high for r in rates], color=colour, linewidth=2, alpha=0.3
+        )
+        axes.plot(x, [100 * rate.value for rate in rates], color=colour, linewidth=1, label=name)
+        for at, place, rate in zip(x, places, rates, strict=True):
+            open_ = hollow is not None and place in hollow.get(name, ())
+            axes.plot(at, 100 * rate.value, marker, color=colour, markerfacecolor="white" if open_ else colour)
+    clean = [100 * (rate.clean_error or rate).value for rate in next(iter(lines.values()))]
+    axes.plot(range(len(places)), clean, color=GREY, linestyle="--", label="clean error")
+    axes.set_xticks(range(len(places)), list(places), rotation=40 if max(map(len, places)) > 8 else 0)
+    for tick in axes.get_xticklabels():
+        tick.set_horizontalalignment("right" if max(map(len, places)) > 8 else "center")
+    axes.set_xlabel(along)
+    axes.set_ylabel("clean probes not recognised, %")
+    axes.set_ylim(-4, 104)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    show(figure, caption, alt)
+
+
+def draw_answers(right: Mapping[str, Sequence[bool]], pixels: Tensor | None) -> Figure:
+    """A figure of one user's probes, a column each: the portrait, if given, and for each row right or wrong.
+
+    Args:
+        right: By row, whether each probe was given its right name.
+        pixels: The probes, uint8 (P, 3, H, W); None where they show real people.
+    """
+    n = len(next(iter(right.values())))
+    top = 0 if pixels is None else 1
+    figure, (axes,) = new_figure(7.0, 0.6 + 0.45 * len(right) + (0.0 if pixels is None else 0.9))
+    axes.set_xlim(0, n)
+    axes.set_ylim(len(right), -2 * top)
+    for column in range(n):
+        if pixels is not None:
+            axes.imshow(pixels[column].permute(1, 2, 0).numpy(), extent=(column + 0.2, column + 0.8, -0.1, -1.9))
+        for row, answers in enumerate(right.values()):
+            colour, word = (BLUE, "named") if answers[column] else (ORANGE, "missed")
+            axes.add_patch(Rectangle((column + 0.04, row + 0.08), 0.92, 0.84, color=colour))
+            axes.text(column + 0.5, row + 0.5, word, color="white", ha="center", va="center", fontsize=9)
+    axes.set_aspect("auto")
+    axes.set_yticks([row + 0.5 for row in range(len(right))], list(right))
+    axes.set_xticks([])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
 
 
 def in_words(rates: Mapping[str, Rate]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 import fingerprint
 from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
+from facepoison.protection import Rate
 from facepoison.store import Arrays, describe, written_whole
 
 FOLDER = fingerprint.LIB.parent / "data" / "shipped"
@@ -130,7 +131,7 @@ def write_table(
 
 
 def read_table(name: str, folder: Path = RESULTS) -> Table:
-    """A shipped table.
+    """A shipped table; what was written from a rate is a rate again.
 
     Raises:
         InputError: it is not there or damaged.
@@ -138,9 +139,17 @@ def read_table(name: str, folder: Path = RESULTS) -> Table:
     path = folder / f"{name}.json"
     try:
         content = json.loads(path.read_text())
-        return Table(tuple(content["rows"]), content["card"])
+        rows = tuple({key: _revived(cell) for key, cell in row.items()} for row in content["rows"])
+        return Table(rows, content["card"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read ({error}): restore it from the project") from error
+
+
+def _revived(cell: object) -> object:
+    """A rate from the mapping of its fields; anything else as it is."""
+    if not isinstance(cell, dict) or cell.keys() != {field.name for field in fields(Rate)}:
+        return cell
+    return Rate(**cell | {"clean_error": _revived(cell["clean_error"])})
 
 
 def _is_record(value: object) -> bool:

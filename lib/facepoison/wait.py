@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from scipy import stats
@@ -14,7 +15,7 @@ from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.experiment import Poisoned, play
 from facepoison.extractors import Extractor
-from facepoison.protection import Protection
+from facepoison.protection import Protection, Rate
 from facepoison.protocol import Data
 from facepoison.recognition import Recogniser
 
@@ -85,6 +86,48 @@ def leaked(data: Data, poisoned: Poisoned, n: int, seed: int) -> Poisoned:
     clean = _some(data, poisoned, lambda own: min(n, own), seed, "leak")
     originals = data.pictures.pixels[poisoned.index]
     return replace(poisoned, pixels=torch.where(clean[:, None, None, None], originals, poisoned.pixels))
+
+
+def probes_of(data: Data, user: int) -> Tensor:
+    """Places of one user's probes among all pictures, int64, in the order of their answers."""
+    return data.probes[data.pictures.identities[data.probes] == user]
+
+
+def named(result: Protection, user: int) -> list[bool]:
+    """For each of a user's clean probes whether the recogniser gave it the right name although the user poisons."""
+    own = result.poisoned.user == user
+    right: list[bool] = (result.poisoned.predicted[own, 0] == result.poisoned.true[own]).tolist()
+    return right
+
+
+def in_words(name: str, answers: Mapping[str, Sequence[bool]]) -> str:
+    """How many probes an extractor names by attack, as a sentence for those who do not see the picture."""
+    said = [f"{sum(right)} of {len(right)} probes despite {attack}" for attack, right in answers.items()]
+    return f"{name} names {' and '.join(said)}."
+
+
+def surrogate_lines(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[int, float], dict[str, list[Rate]]]:
+    """Of the study ``more_surrogates``: PSNR (dB) by number of surrogates, and the rates by extractor in that order.
+
+    Extractors that are a surrogate in some row are left out.
+    """
+    rows = list(rows)
+    inside = {row["extractor"] for row in rows if row["white_box"]}
+    quality = {row["surrogates"]: row["psnr"] for row in rows}
+    lines: dict[str, list[Rate]] = {}
+    for row in rows:
+        if row["extractor"] not in inside:
+            lines.setdefault(row["extractor"], []).append(row["protection"])
+    return quality, lines
+
+
+CHANGES = {
+    "architecture": ("same", "other"),
+    "identities": ("same", "other"),
+    "augmentation": ("same", "stronger"),
+    "people": ("300", "900"),
+}
+"""Levels of the factors of the study ``carrying``, compared with the surrogate, as tables show them."""
 
 
 @dataclass(frozen=True)

@@ -62,4 +62,4 @@ def test_no_identity_is_in_two_populations():
 def test_every_number_of_the_paper_carries_its_evidence():
     numbers = protocol.paper_numbers()
     assert len(numbers) > 25
-    assert {number["evidence"] for number in numbers.values()} == {"blog", "readme", "code", "repro"}
+    assert {number["evidence"] for number in numbers.values()} == {"blog", "readme", "code", "repro", "fork"}

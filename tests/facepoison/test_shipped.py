@@ -57,12 +57,13 @@ def test_no_file_that_ships_is_above_five_megabytes_and_each_has_its_card():
         assert path.stat().st_size == card["bytes"] < 5_000_000
 
 
-def test_tables_come_back_with_rates_as_mappings_and_say_where_they_are_from(tmp_path):
-    rows = [{"attack": "lowkey", "protection": Rate(0.5, 4, 24, 0.1, 0.9)}]
+def test_tables_come_back_as_they_were_and_say_where_they_are_from(tmp_path):
+    clean = Rate(0.0, 4, 24, 0.0, 0.6)
+    rows = [{"attack": "lowkey", "share": {"a": 1}, "protection": Rate(0.5, 4, 24, 0.1, 0.9, clean)}, {"none": clean}]
     asked = {"users": 4, "pictures": torch.zeros(2, 3)}
     path = shipped.write_table("t", rows, command="make t", inputs=asked, commit="abc", seconds=1.23, folder=tmp_path)
     table = shipped.read_table("t", tmp_path)
-    assert table.rows[0]["protection"] | {"value": 0.5, "n": 4} == table.rows[0]["protection"]
+    assert list(table.rows) == rows
     assert {key: table.card[key] for key in ("command", "commit", "seconds")} == {
         "command": "make t",
         "commit": "abc",

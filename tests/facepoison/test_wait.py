@@ -40,7 +40,7 @@ def test_switching_changes_the_share_of_every_users_pictures_and_grows(data, pos
         now = (mixed.pixels == 9).flatten(1).all(1)
         assert bool((now | ~before).all())  # who has switched stays switched
         before = now
-    with pytest.raises(InputError, match="share 1.5"):
+    with pytest.raises(InputError, match=r"share 1\.5"):
         wait.switched(data, posts, new, 1.5, seed=1)
 
 
