@@ -67,7 +67,7 @@ def tested(card: Mapping[str, Any], what: Literal["rank_1", "tar"]) -> Rate:
 
 
 def result_rows(cards: Mapping[str, Mapping[str, Any]]) -> list[tuple[object, ...]]:
-    """For each card: name, rank-1 and TAR with intervals as ``Rate``, megabytes, minutes of rendering and training."""
+    """For each card: name, rank-1 and TAR (as ``Rate``), megabytes, minutes of rendering and training."""
     return [
         (
             name,

@@ -2,8 +2,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from bs4 import BeautifulSoup
 
-from facepoison import figures
+from facepoison import figures, widgets
 from facepoison.protection import Answers, Protection, Rate
 
 
@@ -86,8 +87,43 @@ def test_protection_rows_begin_with_their_key(displayed):
         lambda **words: figures.show_protection({"LowKey": outcome(), "Fawkes": outcome(0.2)}, **words),
         lambda **words: figures.show_tradeoff({"LowKey": (30.0, outcome().rate)}, **words),
         lambda **words: figures.show_rates({"LowKey": outcome().rate}, label="error", **words),
+        lambda **words: figures.show_series(["0", "1"], {"LowKey": [outcome().rate] * 2}, along="leaks", **words),
+        lambda **words: figures.show_curves({"a": {"step": [1, 2], "accuracy": [0.1, 0.9]}}, **words),
     ],
 )
 def test_every_kind_of_figure_is_drawn(displayed, draw):
     draw(caption="A caption.", alt="A figure with a few points in it.")
     assert displayed[0][0]["image/png"].startswith(b"\x89PNG")
+
+
+def test_open_marks_stand_where_the_trainer_runs_a_surrogate(displayed, monkeypatch):
+    kept = []
+    monkeypatch.setattr(figures, "show", lambda figure, caption, alt: kept.append(figure))
+    rate = outcome().rate
+    figures.show_series(["a", "b"], {"LowKey": [rate, rate]}, "A caption.", "alt", along="x", hollow={"LowKey": {"b"}})
+    marks = [line for line in kept[0].axes[0].lines if line.get_marker() == "o"]
+    assert [mark.get_markerfacecolor() == "white" for mark in marks] == [False, True]
+
+
+@pytest.mark.parametrize("pixels", [None, torch.zeros(3, 3, 8, 8, dtype=torch.uint8)])
+def test_answers_say_named_or_missed(pixels):
+    figure = figures.draw_answers({"LowKey": [True, False, False]}, pixels)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["named", "missed", "missed"]
+    assert len(figure.axes[0].images) == (0 if pixels is None else 3)
+
+
+def test_a_slider_holds_a_frame_for_each_place_and_words_for_all(monkeypatch):
+    shown = []
+    monkeypatch.setattr(widgets, "display", lambda data, **rest: shown.append((data, rest["metadata"])))
+    frames = {name: figures.new_figure()[0] for name in ("2014", "<2015>")}
+    alts = ["A frame of the first year.", "A frame of the second year."]
+    widgets.show_frames(frames, "A caption.", alts, "Year")
+    data, metadata = shown[0]
+    page = BeautifulSoup(data["text/html"], "html.parser")
+    assert [frame["data-label"] for frame in page.select("figure .frame")] == ["2014", "<2015>"]
+    assert [image["alt"] for image in page.select("figure img")] == alts
+    assert page.select_one("input")["max"] == "1"
+    assert page.figcaption.get_text() == "A caption."
+    assert metadata == {"frames": {"caption": "A caption."}}
+    with pytest.raises(ValueError, match="a slider needs"):
+        widgets.show_frames(frames, "A caption.", alts[:1], "Year")

@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from facepoison import timeline
+from facepoison import protocol, timeline
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import cards, catalog, normalise
@@ -57,3 +58,34 @@ def test_every_card_is_of_the_shipped_file_and_measured_as_the_protocol_says(ent
         assert card["test"]["rank_1"]["n"] == card["test"]["tar"]["n"] == asked["people"]
         assert card["test"]["tar"]["far"] == asked["false_accepts"]
         assert len(card["curve"]["step"]) > 1
+
+
+def test_the_timeline_is_everything_trained_by_year():
+    setting = protocol.choose()
+    years = [entry.year for entry in timeline.entries(setting)]
+    assert years == sorted(years)
+    assert {entry.name for entry in timeline.entries(setting)} == {
+        entry.name for entry in catalog.catalogue().values() if entry.kind == "own" and entry.trained
+    }
+    assert {setting.undefended, *setting.surrogates} <= {entry.name for entry in timeline.entries(setting)}
+
+
+def test_a_folders_timeline_is_what_lies_in_it(tmp_path):
+    (tmp_path / "mobileface_v3_2019.onnx").touch()
+    setting = replace(protocol.choose(), extractors=tmp_path)
+    assert [entry.name for entry in timeline.entries(setting)] == ["mobileface_v3_2019"]
+
+
+def test_rows_of_cards_hold_recipe_and_result():
+    cards = timeline.own_cards()
+    assert list(cards) == [entry.name for entry in timeline.entries(protocol.choose())]
+    recipe, result = timeline.recipe_rows(cards)[0], timeline.result_rows(cards)[0]
+    assert recipe[:2] == (*result[:1], 2014) == ("deepid_2014", 2014)
+    assert result[1].n == 200
+
+
+def test_repeats_stand_beside_the_shipped_one(tmp_path):
+    card = timeline.own_cards()["deepid_2014"]
+    other = card | {"recipe": card["recipe"] | {"seed": 2}}
+    (tmp_path / "deepid_2014-seed2.json").write_text(json.dumps(other))
+    assert {name: list(each) for name, each in timeline.repeats(tmp_path).items()} == {"deepid_2014": [0, 2]}

@@ -6,6 +6,7 @@ from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.experiment import Poisoned
 from facepoison.pictures import Pictures
+from facepoison.protection import Answers, Protection, Rate
 from facepoison.protocol import Data
 
 
@@ -71,3 +72,21 @@ def test_effects_are_differences_of_means_with_honest_intervals():
     assert 180 <= hits <= 199  # 95 % of 200, give or take
     with pytest.raises(InputError, match="give more runs"):
         wait.effects(runs[:5], range(5))
+
+
+def test_lines_of_the_surrogate_study_leave_surrogates_out():
+    rates = [Rate(0.1 * n, 4, 8, 0.0, 1.0) for n in range(4)]
+    rows = [
+        {"surrogates": n, "psnr": 30.0 + n, "extractor": name, "white_box": name == "b" and n == 2, "protection": rate}
+        for (n, name), rate in zip(((1, "a"), (1, "b"), (2, "a"), (2, "b")), rates, strict=True)
+    ]
+    assert wait.surrogate_lines(rows) == ({1: 31.0, 2: 32.0}, {"a": [rates[0], rates[2]]})
+
+
+def test_who_is_named_is_said_probe_by_probe(data):
+    rows, true = torch.tensor([2, 2, 0, 0]), torch.tensor([2, 2, 0, 0])
+    answers = Answers(rows, rows, true, torch.tensor([[2], [1], [0], [0]]), torch.zeros(4, 1))
+    result = Protection(Rate(0.25, 2, 4, 0.0, 1.0), answers, answers)
+    assert wait.named(result, 2) == [True, False]
+    assert wait.in_words("arcface", {"LowKey": wait.named(result, 2)}) == "arcface names 1 of 2 probes despite LowKey."
+    assert wait.probes_of(data, 2).tolist() == [28, 29]
