@@ -97,7 +97,7 @@ def ship(
 @app.command()
 @_plainly
 def study(
-    name: Annotated[str, typer.Argument(help="end_to_end_later, more_surrogates, carrying or real.")],
+    name: Annotated[str, typer.Argument(help="Its name: an unknown one lists them.")],
     faces: Annotated[Path | None, typer.Option(help="For real: a folder of pictures, a sub-folder a person.")] = None,
     extractors: Annotated[
         Path | None, typer.Option(help="For real: other people's [default: models beside it].")
@@ -120,10 +120,12 @@ def study(
             raise InputError("study real: give --faces FOLDER and --source 'what they are'")
         studies.real(say, faces, source, extractors)
         return
-    known: dict[str, Callable[[studies.Say], None]] = {
+    scratch = fingerprint.LIB.parent / "_build" / "training"
+    known: dict[str, Callable[[studies.Say], object]] = {
         "end_to_end_later": studies.end_to_end_later,
         "more_surrogates": studies.more_surrogates,
-        "carrying": partial(studies.carrying, scratch=fingerprint.LIB.parent / "_build" / "training"),
+        "carrying": partial(studies.carrying, scratch=scratch),
+        "adaptive_poisons": partial(studies.adaptive_poisons, scratch=scratch),
     }
     if name not in known:
         raise InputError(f"study '{name}' is unknown: use real, {', '.join(known)}")

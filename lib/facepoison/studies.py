@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import fingerprint
 from facepoison import experiment, shipped, timeline
+from facepoison.adapt import poison_people
 from facepoison.device import pick_device
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
@@ -159,6 +161,22 @@ def _small(
     digest = fingerprint.of_file(folder / f"{recipe.name}.pt")
     trained = snapshot(network, recipe.name)
     return Extractor(trained.network, trained.contract, name=recipe.name, sha256=digest), rank_1(trained, own)
+
+
+def adaptive_poisons(say: Say, scratch: Path) -> dict[str, Tensor]:
+    """What the adaptive trainer learns from: poison of its own making, by attack, uint8 (people, pictures, 3, H, W)."""
+    asked, setting = read_protocol()["adapting"], registered()
+    data, networks = load_data(setting), load_extractors(setting)
+    recipe = replace(find_recipe(asked["trainer"]), identities=asked["people"], held_out=0)
+    pixels, _ = training_pictures(recipe, scratch / "adapting" / "clean", "auto", say)
+    clean = pixels[:, : asked["pictures"]]
+    poisons = {}
+    for name in asked["attacks"]:
+        preset = experiment.PRESETS[name]
+        surrogates = [networks[each] for each in experiment.surrogates_of(setting, preset)]
+        folder = scratch / "adapting"
+        poisons[name] = poison_people(clean, preset, surrogates, folder, setting.seed, say, public=data.public)
+    return poisons
 
 
 def real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> None:

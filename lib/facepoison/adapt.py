@@ -1,0 +1,73 @@
+"""The adaptive trainer: has the attack too, and trains on pictures that it poisoned itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import fingerprint
+from facepoison.device import batches
+from facepoison.experiment import METHODS, Preset, craft
+from facepoison.extractors import Extractor
+from facepoison.pictures import Pictures
+from facepoison.store import describe, written_whole
+
+SHARD = 10  # people in one file of poisoned pictures
+
+
+def poison_people(
+    pixels: Tensor,
+    preset: Preset,
+    surrogates: Sequence[Extractor],
+    folder: Path,
+    seed: int,
+    report: Callable[[str], None] = print,
+    *,
+    public: Pictures,
+) -> Tensor:
+    """Poison the pictures of many people, each person as a user would, in files that a killed run resumes from.
+
+    Args:
+        pixels: Clean pictures, uint8 (people, pictures of each, 3, H, W).
+        preset: The attack.
+        surrogates: What it is made on.
+        folder: Where the files go, ``SHARD`` people each, into a sub-folder named by everything that they depend on.
+        seed: Of the poison.
+        report: Receives lines on how it goes.
+        public: Other people's pictures, for targeted attacks.
+
+    Returns:
+        The poisoned pictures, uint8, shaped as ``pixels``.
+
+    Raises:
+        InputError: the attack refuses its input, or a file cannot be written.
+    """
+    code = fingerprint.of_modules(METHODS[type(preset)].__module__)
+    parts: Mapping[str, object] = {
+        "preset": describe(preset),
+        "surrogates": [surrogate.sha256 for surrogate in surrogates],
+        "seed": seed,
+        "public": describe(public.pixels),
+    }
+    place = folder / f"{preset.name.replace(' ', '-')}-{fingerprint.of_text(code, repr(parts))[:12]}"
+    shards: list[Tensor] = []
+    start, made = time.perf_counter(), 0
+    for some in batches(len(pixels), SHARD):
+        clean = pixels[some]
+        path = place / f"{some.start:05}-{fingerprint.of_text(repr(describe(clean)))[:12]}.safetensors"
+        if not path.is_file():
+            poisoned = [craft(preset, own, surrogates, public, seed) for own in clean]
+            with written_whole(path) as scratch:
+                save_file({"pixels": torch.stack(poisoned)}, scratch)
+            made += len(clean)
+            left = (time.perf_counter() - start) / made * (len(pixels) - some.stop) / 60
+            report(f"{preset.name}: poisoned {some.stop} of {len(pixels)} people, {left:.0f} min left")
+        with safe_open(path, "pt") as shard:
+            shards.append(shard.get_tensor("pixels"))
+    return torch.cat(shards)
