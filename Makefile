@@ -10,7 +10,7 @@ export UV_SYSTEM_CERTS ?= 1
 CODE := lib tests benchmarks notebooks
 
 PARAMETERS := PROFILE DATASET SEED EXTRACTORS SET
-KNOWN := $(PARAMETERS) EXECUTED FRESH PORT PYTHON
+KNOWN := $(PARAMETERS) EXECUTED FRESH PORT PYTHON BROWSER CHROMIUM
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MAKEOVERRIDES -%,$(GIVEN))
 ifneq ($(strip $(UNKNOWN)),)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 from tiny import tiny_extractor
 
@@ -5,14 +7,14 @@ from facepoison import adapt
 from facepoison.device import generator
 from facepoison.experiment import craft
 from facepoison.pictures import Pictures
-from facepoison.poisons.lowkey import LowKey
+from facepoison.poisons.lowkey import LOWKEY
 
 
 def test_people_are_poisoned_as_users_are_and_a_killed_run_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(adapt, "SHARD", 2)
     pixels = torch.randint(0, 256, (5, 3, 3, 16, 16), generator=generator(0), dtype=torch.uint8)
     public = Pictures(pixels[:, 0], torch.arange(5), tuple("abcde"))
-    preset, surrogates = LowKey("LowKey, short", steps=2, extractors=1), [tiny_extractor(1)]
+    preset, surrogates = replace(LOWKEY, steps=2, extractors=1), [tiny_extractor(1)]
     said = []
 
     def made(what):
@@ -27,6 +29,6 @@ def test_people_are_poisoned_as_users_are_and_a_killed_run_resumes(tmp_path, mon
     assert torch.equal(made(pixels), whole)
     assert len(said) == 4
     other = pixels.clone()
-    other[0] = 0  # other people's poison is never taken for theirs
+    other[0] = 90  # other people's poison is never taken for theirs
     assert not torch.equal(made(other)[0], whole[0])
     assert len(said) == 5

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import tiny_extractor, tiny_pictures
+from tiny import tiny_extractor
 
 from facepoison.errors import InputError
 from facepoison.extractors import embed, normalise
@@ -20,16 +20,6 @@ from facepoison.poisons.similarity import change
 from facepoison.poisons.steps import from_tanh, input_gradient, squared_distance, start_noise, to_tanh
 
 QUICK = replace(FAWKES_V1_HIGH, steps=40)
-
-
-@pytest.fixture(scope="module")
-def surrogates():
-    return [tiny_extractor(0), tiny_extractor(1)]
-
-
-@pytest.fixture(scope="module")
-def clean():
-    return tiny_pictures(4)
 
 
 @pytest.fixture(scope="module")

@@ -17,16 +17,6 @@ PEOPLE = 24
 
 
 @pytest.fixture(scope="module")
-def surrogates():
-    return [tiny_extractor(0), tiny_extractor(1)]
-
-
-@pytest.fixture(scope="module")
-def clean():
-    return tiny_pictures(4)
-
-
-@pytest.fixture(scope="module")
 def public():
     """Two pictures of each of 24 people, not in order, and a name that nobody on the pictures has."""
     who = torch.randperm(2 * PEOPLE, generator=generator(3, "public")) % PEOPLE

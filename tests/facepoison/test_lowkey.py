@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_extractor, tiny_pictures
+from tiny import tiny_extractor
 
 from facepoison.errors import InputError
 from facepoison.extractors import normalise
@@ -14,16 +14,6 @@ from facepoison.poisons.steps import input_gradient, squared_distance, start_noi
 
 TINY = replace(LOWKEY, weight=100.0)  # tiny extractors are less easily moved than trained ones
 LIMIT = 255 * (LOWKEY.start + LOWKEY.steps * LOWKEY.step)
-
-
-@pytest.fixture(scope="module")
-def surrogates():
-    return [tiny_extractor(0), tiny_extractor(1)]
-
-
-@pytest.fixture(scope="module")
-def clean():
-    return tiny_pictures(4)
 
 
 @pytest.fixture(scope="module")
