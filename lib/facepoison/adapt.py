@@ -13,12 +13,17 @@ from torch import Tensor
 
 import fingerprint
 from facepoison.device import batches
+from facepoison.end_to_end import EndToEnd, fine_tune
 from facepoison.experiment import METHODS, Preset, craft
 from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
 from facepoison.store import describe, written_whole
 
 SHARD = 10  # people in one file of poisoned pictures
+
+ROBUST = EndToEnd("robust training", draws=160_000)
+"""As many draws as FaceCure makes (500 steps x 10 epochs x batches of 32), each a person drawn uniformly and then one
+of the person's pictures, clean or poisoned; the rest is as in ``end_to_end.EndToEnd``, which says why."""
 
 
 def poison_people(
@@ -71,3 +76,44 @@ def poison_people(
         with safe_open(path, "pt") as shard:
             shards.append(shard.get_tensor("pixels"))
     return torch.cat(shards)
+
+
+def harden(
+    extractor: Extractor,
+    clean: Tensor,
+    poisons: Mapping[str, Tensor],
+    preset: EndToEnd = ROBUST,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Extractor:
+    """Train an extractor to see through poison, as FaceCure does: to name public people, poisoned or not.
+
+    Args:
+        extractor: Where training starts; it stays as it is.
+        clean: The public people's clean pictures, uint8 (people, pictures of each, 3, H, W).
+        poisons: Poisoned pictures of the same people by attack, shaped as ``clean`` but for their number; none at all
+            for the control, which sees the same people as often and no poison.
+        preset: How to train.
+        seed: Of head and draws.
+        checkpoint: File from which a killed training resumes.
+        report: Receives lines on how it goes.
+
+    Returns:
+        The extractor without the head, named after what it has seen; its hash is that of its weights.
+
+    Raises:
+        InputError: pictures are wrong, or the extractor has no weights that can be trained.
+    """
+    parts = [clean, *poisons.values()]
+    pixels = torch.cat([part.flatten(0, 1) for part in parts])
+    labels = torch.cat([torch.arange(len(part)).repeat_interleave(part.shape[1]) for part in parts])
+    model = fine_tune(extractor, pixels, labels, preset, seed=seed, checkpoint=checkpoint, report=report)
+    weights = {name: describe(weight) for name, weight in model.extractor.network.state_dict().items()}
+    return Extractor(
+        model.extractor.network,
+        extractor.contract,
+        name=f"{extractor.name} trained on {' and '.join(poisons) or 'clean pictures'}",
+        sha256=fingerprint.of_text(repr(weights)),
+    ).to(extractor.mean.device)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +19,7 @@ from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.pictures import to_float
 from facepoison.protection import CONFIDENCE, Protection, check_rounds, compared, own_probes
-from facepoison.store import Arrays
+from facepoison.store import Arrays, written_whole
 
 ASKED = 128  # pictures that are answered at a time
 
@@ -125,7 +128,17 @@ def _ask(model: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
     return torch.cat([model(to_float(pixels[some].to(device))).float().cpu() for some in batches(len(pixels), ASKED)])
 
 
-def fine_tune(extractor: Extractor, pixels: Tensor, labels: Tensor, preset: EndToEnd, *, seed: int) -> Tuned:
+def fine_tune(
+    extractor: Extractor,
+    pixels: Tensor,
+    labels: Tensor,
+    preset: EndToEnd,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    report: Callable[[str], None] | None = None,
+    every: float = 60.0,
+) -> Tuned:
     """Train a copy of an extractor together with a head to name the people of a gallery.
 
     Args:
@@ -134,6 +147,10 @@ def fine_tune(extractor: Extractor, pixels: Tensor, labels: Tensor, preset: EndT
         labels: Who is on each picture, int64 (G,), not negative, of two people or more.
         preset: How to train.
         seed: Of the draws; galleries with the same labels are drawn from in the same order.
+        checkpoint: File that the state is kept in, from which a killed training resumes to the same result; it belongs
+            to one gallery and preset.
+        report: Receives lines on how it goes.
+        every: Seconds between two checkpoints; each also reports.
 
     Returns:
         The trained copy, frozen, in evaluation mode, on the extractor's device.
@@ -163,7 +180,14 @@ def fine_tune(extractor: Extractor, pixels: Tensor, labels: Tensor, preset: EndT
     )
     places = draw(dense, preset.steps * preset.batch, generator(seed, "end to end", "draws"))
     mirrored = torch.rand(len(places), generator=generator(seed, "end to end", "mirror")) < 0.5 * preset.mirror
-    for step, some in enumerate(batches(len(places), preset.batch)):
+    done, start = 0, time.perf_counter()
+    if checkpoint is not None and checkpoint.is_file():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        done = int(state["step"])
+    first, last = done, start
+    for step, some in itertools.islice(enumerate(batches(len(places), preset.batch)), done, None):
         pictures = to_float(pixels[places[some]].to(device))
         pictures = torch.where(mirrored[some, None, None, None].to(device), pictures.flip(3), pictures)
         warm = min(1.0, (step + 1) / max(1.0, preset.warm_up * preset.steps))
@@ -173,8 +197,18 @@ def fine_tune(extractor: Extractor, pixels: Tensor, labels: Tensor, preset: EndT
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    if not math.isfinite(loss.item()):
-        raise InputError(f"{preset.name}: training ran away (loss {loss.item()}); take smaller rates")
+        if step + 1 == preset.steps and not math.isfinite(loss.item()):
+            raise InputError(f"{preset.name}: training ran away (loss {loss.item()}); take smaller rates")
+        now = time.perf_counter()
+        if (checkpoint or report) and (now - last > every or step + 1 == preset.steps):
+            last = now
+            if checkpoint is not None:
+                state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
+                with written_whole(checkpoint) as scratch:
+                    torch.save(state, scratch)
+            if report:
+                left = (now - start) / (step + 1 - first) * (preset.steps - step - 1) / 60
+                report(f"{preset.name}: step {step + 1} of {preset.steps}, loss {loss.item():.3f}, {left:.1f} min left")
     return model.eval().requires_grad_(False)
 
 

@@ -5,7 +5,9 @@ from tiny import tiny_extractor
 
 from facepoison import adapt
 from facepoison.device import generator
+from facepoison.end_to_end import EndToEnd
 from facepoison.experiment import craft
+from facepoison.extractors import embed
 from facepoison.pictures import Pictures
 from facepoison.poisons.lowkey import LOWKEY
 
@@ -32,3 +34,31 @@ def test_people_are_poisoned_as_users_are_and_a_killed_run_resumes(tmp_path, mon
     other[0] = 90  # other people's poison is never taken for theirs
     assert not torch.equal(made(other)[0], whole[0])
     assert len(said) == 5
+
+
+def test_training_on_poison_undoes_it_and_training_on_clean_pictures_does_not():
+    """People differ in red; the poison exchanges red and blue, and only who has seen that looks at both."""
+    stream = generator(2, "adapt people")
+
+    def people(n):
+        red = torch.linspace(20, 235, n).view(n, 1, 1, 1)
+        noise = 6 * torch.randn(n, 6, 3, 24, 24, generator=stream)
+        base = torch.stack([red, torch.full_like(red, 128), torch.full_like(red, 128)], dim=2)
+        return (base + noise).clamp(0, 255).round().to(torch.uint8)
+
+    def poison(pictures):
+        return pictures.flip(2)
+
+    def moved(extractor, pictures):
+        flat = pictures.flatten(0, 1)
+        return float((embed(extractor, flat) - embed(extractor, poison(pictures).flatten(0, 1))).norm(dim=1).mean())
+
+    public, users = people(6), people(4)
+    quick = EndToEnd("quick", draws=3200, batch=16, rate=1e-3, head_rate=3e-2)
+    start = tiny_extractor(0)
+    seen = adapt.harden(start, public, {"swap": poison(public)}, quick, seed=1)
+    control = adapt.harden(start, public, {}, quick, seed=1)
+    assert moved(seen, users) < 0.7 * min(moved(start, users), moved(control, users))
+    assert seen.name == "tiny 0 trained on swap"
+    assert control.name == "tiny 0 trained on clean pictures"
+    assert len({start.sha256, seen.sha256, control.sha256}) == 3

@@ -165,3 +165,24 @@ def test_bad_input_is_one_line(crowd):
         with pytest.raises(InputError, match=message) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def test_a_killed_training_resumes_to_the_same_recogniser(crowd, tmp_path):
+    gallery, labels, probes, _ = crowd
+    straight = fine_tune(tiny_extractor(), gallery, labels, QUICK, seed=1)
+    said = []
+
+    def killer(line):
+        said.append(line)
+        if len(said) == 5:
+            raise KeyboardInterrupt
+
+    more = {"seed": 1, "checkpoint": tmp_path / "c.pt", "every": 0.0}
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(tiny_extractor(), gallery, labels, QUICK, report=killer, **more)
+    resumed = fine_tune(tiny_extractor(), gallery, labels, QUICK, report=said.append, **more)
+    assert "step 6 of 40" in said[5]
+    assert torch.equal(straight(probes / 255), resumed(probes / 255))
+    finished = fine_tune(tiny_extractor(), gallery, labels, QUICK, report=said.append, **more)
+    assert len(said) == 40  # nothing was left to do
+    assert torch.equal(straight(probes / 255), finished(probes / 255))
