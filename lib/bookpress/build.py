@@ -20,6 +20,15 @@ STAMP = ".made-from"
 PRELOADED_FONT = re.compile(r'\s*<link rel="preload" as="font"[^>]*>')
 
 
+BETTER_TAGS = {
+    '<div class="pst-scrollable-table-container">': (
+        '<div class="pst-scrollable-table-container" tabindex="0" role="region" aria-label="Table">'
+    ),
+    '<div class="math notranslate nohighlight">': '<div class="math notranslate nohighlight" tabindex="0">',
+    '<div role="list" class="citation-list">': '<div class="citation-list">',
+}
+
+
 def inputs(root: Path, executed: Path) -> str:
     """Fingerprint of all that the site depends on: prose, configuration, executed chapters, press and libraries."""
     files = [path for path in (root / "book").rglob("*") if path.is_file()]
@@ -69,12 +78,17 @@ def jupyter_book(root: Path, staged: Path, output: Path) -> None:
 def tidy(root: Path, site: Path) -> None:
     """Give readers the chapters as committed to download, and take out what serves nobody.
 
-    That is the theme's templates, and its preloading of fonts, which browsers refuse on pages opened from a disk.
+    That is the theme's templates, and its preloading of fonts, which browsers refuse on pages opened from a disk. What
+    scrolls sideways is made to scroll by keyboard too, and a list of references is no list without items to assistive
+    technology.
     """
     for template in (site / "_static").glob("*macros.html"):
         template.unlink()
     for page in site.rglob("*.html"):
-        page.write_text(PRELOADED_FONT.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
+        text = PRELOADED_FONT.sub("", page.read_text(encoding="utf-8"))
+        for tag, better in BETTER_TAGS.items():
+            text = text.replace(tag, better)
+        page.write_text(text, encoding="utf-8")
     for source in ch.chapters(root):
         shutil.copy(source, site / "_sources" / source.relative_to(root))
 
