@@ -267,7 +267,7 @@ def show_series(
         along: What the places are.
         hollow: By line, the places whose mark is left open: where the trainer runs one of the user's surrogates.
     """
-    figure, (axes,) = new_figure(height=3.8 if max(map(len, places)) > 8 else 3.2)
+    figure, (axes,) = new_figure(height=4.4 if max(map(len, places)) > 8 else 3.6)
     step = 0.5 / len(lines)
     colours = (BLUE, ORANGE, GREEN, PURPLE, "#a6761d", "#000000")
     for number, ((name, rates), colour, marker) in enumerate(zip(lines.items(), colours, "osD^vP", strict=False)):
@@ -275,10 +275,11 @@ def show_series(
         axes.vlines(
             x, [100 * r.low for r in rates], [100 * r.high for r in rates], color=colour, linewidth=2, alpha=0.3
         )
-        axes.plot(x, [100 * rate.value for rate in rates], color=colour, linewidth=1, label=name)
-        for at, place, rate in zip(x, places, rates, strict=True):
-            open_ = hollow is not None and place in hollow.get(name, ())
-            axes.plot(at, 100 * rate.value, marker, color=colour, markerfacecolor="white" if open_ else colour)
+        values = [100 * rate.value for rate in rates]
+        axes.plot(x, values, color=colour, linewidth=1, marker=marker, label=name)
+        for at, place, value in zip(x, places, values, strict=True):
+            if hollow is not None and place in hollow.get(name, ()):
+                axes.plot(at, value, marker, color=colour, markerfacecolor="white")
     clean = [100 * (rate.clean_error or rate).value for rate in next(iter(lines.values()))]
     axes.plot(range(len(places)), clean, color=GREY, linestyle="--", label="clean error")
     axes.set_xticks(range(len(places)), list(places), rotation=40 if max(map(len, places)) > 8 else 0)
@@ -287,7 +288,7 @@ def show_series(
     axes.set_xlabel(along)
     axes.set_ylabel("clean probes not recognised, %")
     axes.set_ylim(-4, 104)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9, frameon=False)
     show(figure, caption, alt)
 
 
@@ -299,19 +300,21 @@ def draw_answers(right: Mapping[str, Sequence[bool]], pixels: Tensor | None) -> 
         pixels: The probes, uint8 (P, 3, H, W); None where they show real people.
     """
     n = len(next(iter(right.values())))
-    top = 0 if pixels is None else 1
-    figure, (axes,) = new_figure(7.0, 0.6 + 0.45 * len(right) + (0.0 if pixels is None else 0.9))
+    row, portrait, column = 0.4, 0.0 if pixels is None else 0.85, 5.6 / n  # inches
+    figure, (axes,) = new_figure(7.0, 0.2 + row * len(right) + portrait)
+    top, half = portrait / row, min(0.45, portrait / column / 2)
     axes.set_xlim(0, n)
-    axes.set_ylim(len(right), -2 * top)
-    for column in range(n):
+    axes.set_ylim(len(right), -top)
+    for place in range(n):
         if pixels is not None:
-            axes.imshow(pixels[column].permute(1, 2, 0).numpy(), extent=(column + 0.2, column + 0.8, -0.1, -1.9))
-        for row, answers in enumerate(right.values()):
-            colour, word = (BLUE, "named") if answers[column] else (ORANGE, "missed")
-            axes.add_patch(Rectangle((column + 0.04, row + 0.08), 0.92, 0.84, color=colour))
-            axes.text(column + 0.5, row + 0.5, word, color="white", ha="center", va="center", fontsize=9)
+            centre = place + 0.5
+            axes.imshow(pixels[place].permute(1, 2, 0).numpy(), extent=(centre - half, centre + half, -0.05, -top))
+        for line, answers in enumerate(right.values()):
+            colour, word = (BLUE, "named") if answers[place] else (ORANGE, "missed")
+            axes.add_patch(Rectangle((place + 0.04, line + 0.08), 0.92, 0.84, color=colour))
+            axes.text(place + 0.5, line + 0.5, word, color="white", ha="center", va="center", fontsize=9)
     axes.set_aspect("auto")
-    axes.set_yticks([row + 0.5 for row in range(len(right))], list(right))
+    axes.set_yticks([line + 0.5 for line in range(len(right))], list(right))
     axes.set_xticks([])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)

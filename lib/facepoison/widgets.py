@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 
 from facepoison.figures import STYLE
 
@@ -52,7 +53,9 @@ def show_frames(frames: Mapping[str, Figure], caption: str, alts: Sequence[str],
         with plt.rc_context(STYLE):
             figure.savefig(picture, format="png", facecolor="white", dpi=110)
         plt.close(figure)
-        source = base64.b64encode(picture.getvalue()).decode()
+        small = io.BytesIO()  # all frames are in the page itself: a palette makes them a quarter of the size
+        Image.open(picture).convert("RGB").quantize(128).save(small, "png", optimize=True)
+        source = base64.b64encode(small.getvalue()).decode()
         image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}">'
         parts.append(f'<div class="frame" data-label="{html.escape(name)}">{image}</div>')
     name = f"frames-{uuid.uuid4().hex[:8]}"

@@ -103,6 +103,7 @@ def test_open_marks_stand_where_the_trainer_runs_a_surrogate(displayed, monkeypa
     figures.show_series(["a", "b"], {"LowKey": [rate, rate]}, "A caption.", "alt", along="x", hollow={"LowKey": {"b"}})
     marks = [line for line in kept[0].axes[0].lines if line.get_marker() == "o"]
     assert [mark.get_markerfacecolor() == "white" for mark in marks] == [False, True]
+    assert [len(mark.get_xdata()) for mark in marks] == [2, 1]
 
 
 @pytest.mark.parametrize("pixels", [None, torch.zeros(3, 3, 8, 8, dtype=torch.uint8)])

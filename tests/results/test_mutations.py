@@ -59,6 +59,8 @@ def claims_of(chapter, mutation):
         pytest.param("01_faces", SHUFFLED, id="01_faces, labels shuffled"),
         pytest.param("02_recognisers", SHUFFLED, id="02_recognisers, labels shuffled"),
         pytest.param("03_poisoning", SHUFFLED, id="03_poisoning, labels shuffled"),
+        pytest.param("04_waiting", SHUFFLED, id="04_waiting, labels shuffled"),
+        pytest.param("04_waiting", CLEAN, id="04_waiting, poison replaced by clean pictures"),
         pytest.param("03_poisoning", CLEAN, id="03_poisoning, poison replaced by clean pictures"),
     ],
 )
