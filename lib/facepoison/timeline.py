@@ -5,6 +5,7 @@ That is measured on people whom neither its training nor the choice of its recip
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from facepoison.device import synchronise
 from facepoison.extractors import Extractor, embed
 from facepoison.extractors.cards import REPEATS, read_card, read_file
 from facepoison.extractors.catalog import WEIGHTS, Entry, catalogue, load_extractor, locate
+from facepoison.extractors.listing import count_macs
 from facepoison.pictures.splits import split
 from facepoison.protection import Rate, rank_one, share
 from facepoison.protocol import Setting, choose, made_people, read_protocol
@@ -64,6 +67,24 @@ def tested(card: Mapping[str, Any], what: Literal["rank_1", "tar"]) -> Rate:
     """What a card says of its test: ``"rank_1"``, or ``"tar"`` at the protocol's rate of false accepts."""
     said = card["test"][what]
     return Rate(said["value"], said["n"], said["probes"], said["low"], said["high"])
+
+
+def cost(extractor: Extractor, n: int = 128) -> tuple[float, float]:
+    """What a picture costs: million multiply-adds, and milliseconds on the device that computes, in batches of ``n``.
+
+    The milliseconds are the fastest of three batches after one to warm up.
+    """
+    size, device = extractor.contract.size, extractor.mean.device
+    pixels = torch.zeros(n, 3, size, size, dtype=torch.uint8)
+    embed(extractor, pixels, n)
+    seconds = []
+    for _ in range(3):
+        synchronise(device)
+        start = time.perf_counter()
+        embed(extractor, pixels, n)
+        synchronise(device)
+        seconds.append(time.perf_counter() - start)
+    return count_macs(extractor.network, size) / 1e6, 1e3 * min(seconds) / n
 
 
 def result_rows(cards: Mapping[str, Mapping[str, Any]]) -> list[tuple[object, ...]]:

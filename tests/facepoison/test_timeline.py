@@ -8,6 +8,7 @@ from facepoison import protocol, timeline
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import cards, catalog, normalise
+from facepoison.extractors.listing import count_macs
 from facepoison.timeline import accepted
 
 
@@ -89,3 +90,11 @@ def test_repeats_stand_beside_the_shipped_one(tmp_path):
     other = card | {"recipe": card["recipe"] | {"seed": 2}}
     (tmp_path / "deepid_2014-seed2.json").write_text(json.dumps(other))
     assert {name: list(each) for name, each in timeline.repeats(tmp_path).items()} == {"deepid_2014": [0, 2]}
+
+
+def test_a_picture_costs_what_the_catalogue_counts():
+    small, large = (catalog.load_extractor(name, "cpu") for name in ("deepid_2014", "arcface_2019"))
+    (few, quick), (many, _) = timeline.cost(small, 16), timeline.cost(large, 16)
+    assert few * 1e6 == count_macs(small.network, 64)
+    assert few < many
+    assert quick > 0
