@@ -335,7 +335,7 @@ def rivals(data: Data, poisoned: Poisoned, extractor: Extractor, user: int) -> T
     """
     identities = data.pictures.identities
     seen = embeddings(extractor, data.pictures.pixels)
-    probes = data.probes[identities[data.probes] == user]
+    probes = data.probes_of(user)
     strangers = data.gallery[identities[data.gallery] != user]
     posted = poisoned.of(user, identities)
     own = (seen[probes] @ embeddings(extractor, posted).T).argmax(dim=1)

@@ -181,6 +181,10 @@ class Data:
         """Places of one identity's gallery pictures."""
         return self.gallery[self.pictures.identities[self.gallery] == identity]
 
+    def probes_of(self, identity: int) -> Tensor:
+        """Places of one identity's probes, in the order of their answers."""
+        return self.probes[self.pictures.identities[self.probes] == identity]
+
     def sides(self, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Embeddings (N, D) of all pictures, split: the gallery's, who is on them, the probes', who is on them."""
         identities = self.pictures.identities

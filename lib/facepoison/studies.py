@@ -26,10 +26,10 @@ from facepoison.poisons.similarity import change
 from facepoison.protection import rank_one
 from facepoison.protocol import Data, Setting, choose, embeddings, load_data, load_extractors, read_protocol
 from facepoison.recognition import Recogniser
-from facepoison.wait import half_factorial
+from facepoison.wait import CHANGES, half_factorial
 
 Say = Callable[[str], None]
-FACTORS = ("architecture", "identities", "augmentation", "people")
+FACTORS = tuple(CHANGES)
 RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
 
 

@@ -13,13 +13,11 @@ from torch import Tensor
 
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.experiment import Poisoned, play
+from facepoison.experiment import Poisoned, Progress, play
 from facepoison.extractors import Extractor
 from facepoison.protection import Protection, Rate
 from facepoison.protocol import Data
 from facepoison.recognition import Recogniser
-
-Report = Callable[[int, int], None]
 
 
 def by_extractor(
@@ -27,7 +25,7 @@ def by_extractor(
     poisoned: Mapping[str, Poisoned],
     networks: Mapping[str, Extractor],
     recogniser: Recogniser = "nearest",
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> dict[tuple[str, str], Protection]:
     """The same published pictures before one extractor after the other.
 
@@ -86,11 +84,6 @@ def leaked(data: Data, poisoned: Poisoned, n: int, seed: int) -> Poisoned:
     clean = _some(data, poisoned, lambda own: min(n, own), seed, "leak")
     originals = data.pictures.pixels[poisoned.index]
     return replace(poisoned, pixels=torch.where(clean[:, None, None, None], originals, poisoned.pixels))
-
-
-def probes_of(data: Data, user: int) -> Tensor:
-    """Places of one user's probes among all pictures, int64, in the order of their answers."""
-    return data.probes[data.pictures.identities[data.probes] == user]
 
 
 def named(result: Protection, user: int) -> list[bool]:

@@ -188,7 +188,7 @@ def test_rivals_are_the_probe_the_users_own_and_a_stranger(monkeypatch, data, ex
     user = data.users[0]
     identities = data.pictures.identities
     probe, own, stranger = experiment.rivals(data, posts, extractor, user)
-    assert torch.equal(probe, data.pictures.pixels[data.probes[identities[data.probes] == user]][0])
+    assert torch.equal(probe, data.pictures.pixels[data.probes_of(user)][0])
     assert any(torch.equal(own, picture) for picture in posts.of(user, identities))
     others = data.gallery[identities[data.gallery] != user]
     assert any(torch.equal(stranger, picture) for picture in data.pictures.pixels[others])

@@ -89,4 +89,4 @@ def test_who_is_named_is_said_probe_by_probe(data):
     result = Protection(Rate(0.25, 2, 4, 0.0, 1.0), answers, answers)
     assert wait.named(result, 2) == [True, False]
     assert wait.in_words("arcface", {"LowKey": wait.named(result, 2)}) == "arcface names 1 of 2 probes despite LowKey."
-    assert wait.probes_of(data, 2).tolist() == [28, 29]
+    assert data.probes_of(2).tolist() == [28, 29]
