@@ -179,6 +179,43 @@ def adaptive_poisons(say: Say, scratch: Path) -> dict[str, Tensor]:
     return poisons
 
 
+def crowd(say: Say, scratch: Path) -> None:
+    """Many users' old pictures before every extractor of the timeline: ``crowd.json``."""
+    asked, began, commit = read_protocol()["crowd"], time.time(), fingerprint.commit()
+    setting, data, posted = crowd_posts(say, scratch)
+    rows = []
+    for attack, posts in posted.items():
+        for name, extractor in timeline.timeline(setting).items():
+            outcome = experiment.play(data, posts, extractor)
+            row = {"attack": attack, "extractor": name, "role": experiment.role(setting, attack, name)}
+            rows.append(row | {"protection": outcome.rate, "by_user": outcome.poisoned.by_user.tolist()})
+            say(f"{attack}, {name}: {outcome.rate.value:.3f}")
+    _write("crowd", rows, asked, commit, began)
+
+
+def crowd_setting() -> Setting:
+    """The registered setting with the protocol's crowd as people, all of them users."""
+    asked = read_protocol()["crowd"]
+    return replace(registered(), people=asked["people"], per_person=asked["pictures"], n_users=asked["people"])
+
+
+def crowd_posts(say: Say, scratch: Path) -> tuple[Setting, Data, dict[str, experiment.Poisoned]]:
+    """The crowd, and what each of it publishes by attack; resumes from files under ``scratch``."""
+    setting = crowd_setting()
+    data, networks = load_data(setting), load_extractors(setting)
+    index = [data.gallery_of(user) for user in data.users]
+    clean = torch.stack([data.pictures.pixels[places] for places in index])
+    posted = {}
+    for attack in read_protocol()["crowd"]["attacks"]:
+        preset = experiment.PRESETS[attack]
+        surrogates = [networks[name] for name in experiment.surrogates_of(setting, preset)]
+        start = time.perf_counter()
+        pixels = poison_people(clean, preset, surrogates, scratch / "crowd", setting.seed, say, public=data.public)
+        seconds = time.perf_counter() - start
+        posted[attack] = experiment.Poisoned(torch.cat(index), pixels.flatten(0, 1), data.users, seconds)
+    return setting, data, posted
+
+
 def real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> None:
     """The oblivious trainer on real people, with other people's extractors: ``real_*.json``, numbers only.
 
