@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -22,3 +26,9 @@ def test_unknown_device_is_refused():
     with pytest.raises(InputError, match="warp"):
         device.pick_device("warp")
     assert device.pick_device("cpu").type == "cpu"
+
+
+def test_nothing_strays_from_the_device_of_its_input():
+    script = Path(__file__).with_name("pretend_gpu.py")
+    said = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert said.stdout.split() == ["cuda"] * 3, said.stderr
