@@ -125,6 +125,7 @@ def study(
         "end_to_end_later": studies.end_to_end_later,
         "more_surrogates": studies.more_surrogates,
         "carrying": partial(studies.carrying, scratch=scratch),
+        "precision": partial(studies.precision, scratch=scratch),
         "crowd": partial(studies.crowd, scratch=scratch),
         "adaptive_poisons": partial(studies.adaptive_poisons, scratch=scratch),
     }

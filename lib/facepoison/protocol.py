@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from facepoison import store
@@ -212,6 +213,29 @@ def load_data(setting: Setting, progress: Callable[[int, int], None] | None = No
     n_users = min(setting.n_users, len(pictures.names))
     users = first_users(pictures, n_users, setting.seed)
     return Data(pictures, gallery, probes, users, skipped, public)
+
+
+def look_closer(setting: Setting, data: Data, user: int) -> Data:
+    """The same data, with as many probes of one made user as the protocol wants to be looked at, for figures only.
+
+    The further pictures are the next that the renderer makes of that person; they come last. A folder has no more.
+    """
+    missing = read_protocol()["split"]["looked_at"] - len(data.probes_of(user))
+    if not setting.made or missing <= 0:
+        return data
+    own = setting.per_person
+    label = read_protocol()["populations"]["evaluation"]
+    more = make_pictures(label, 1, own + missing, setting.size, setting.seed, first=user).pixels[own:]
+    n, pictures = len(data.pictures), data.pictures
+    return replace(
+        data,
+        pictures=Pictures(
+            torch.cat([pictures.pixels, more]),
+            torch.cat([pictures.identities, torch.full((missing,), user)]),
+            pictures.names,
+        ),
+        probes=torch.cat([data.probes, torch.arange(n, n + missing)]),
+    )
 
 
 def load_extractors(setting: Setting) -> dict[str, Extractor]:

@@ -18,6 +18,7 @@ import fingerprint
 from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
 from facepoison.protection import Rate
+from facepoison.protocol import PROTOCOL
 from facepoison.store import Arrays, describe, written_whole
 
 FOLDER = fingerprint.LIB.parent / "data" / "shipped"
@@ -86,8 +87,14 @@ def ship(
 
 
 def provenance(commit: str, seconds: float) -> dict[str, object]:
-    """What every card says of how a result was computed: code, device, versions, time."""
-    return {"commit": commit, "device": device_kind(), "versions": versions(), "seconds": round(seconds, 1)}
+    """What every card says of how a result was computed: code, protocol, device, versions, time."""
+    return {
+        "commit": commit,
+        "protocol": fingerprint.of_file(PROTOCOL)[:12],
+        "device": device_kind(),
+        "versions": versions(),
+        "seconds": round(seconds, 1),
+    }
 
 
 @dataclass(frozen=True)

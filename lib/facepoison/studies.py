@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,8 +20,9 @@ from facepoison.adapt import poison_people
 from facepoison.device import pick_device
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
+from facepoison.extractors.cards import read_card
 from facepoison.extractors.catalog import find_entry, load_extractor
-from facepoison.extractors.training import STRONG, Recipe, find_recipe, fit, rank_1, snapshot, training_pictures
+from facepoison.extractors.training import STRONG, Recipe, find_recipe, fit, rank_1, snapshot, train, training_pictures
 from facepoison.poisons.similarity import change
 from facepoison.protection import rank_one
 from facepoison.protocol import Data, Setting, choose, embeddings, load_data, load_extractors, read_protocol
@@ -31,6 +32,7 @@ from facepoison.wait import CHANGES, half_factorial
 Say = Callable[[str], None]
 FACTORS = tuple(CHANGES)
 RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
+TESTED: tuple[Literal["rank_1", "tar"], ...] = ("rank_1", "tar")
 
 
 def registered() -> Setting:
@@ -163,6 +165,19 @@ def _small(
     return Extractor(trained.network, trained.contract, name=recipe.name, sha256=digest), rank_1(trained, own)
 
 
+def precision(say: Say, scratch: Path) -> None:
+    """Own extractors trained in float32 beside what training them in bfloat16 gave: ``precision.json``."""
+    asked, began, commit = read_protocol()["precision"], time.time(), fingerprint.commit()
+    rows: list[dict[str, Any]] = []
+    for name in asked["extractors"]:
+        recipe = replace(find_recipe(name), bfloat16=False)
+        card = train(recipe, scratch / "precision", scratch, timeline.measure_unseen, report=say)
+        for how, each in (("bfloat16", read_card(find_entry(name))), ("float32", card)):
+            rates = {what: timeline.tested(each, what) for what in TESTED}
+            rows.append({"extractor": name, "precision": how} | rates)
+    _write("precision", rows, asked, commit, began)
+
+
 def adaptive_poisons(say: Say, scratch: Path) -> dict[str, Tensor]:
     """What the adaptive trainer learns from: poison of its own making, by attack, uint8 (people, pictures, 3, H, W)."""
     asked, setting = read_protocol()["adapting"], registered()
@@ -245,10 +260,13 @@ def real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> 
     }
     years = {name: find_entry(name).year for name in networks}
     ranks = []
-    for name, network in networks.items():
-        say(f"{name}: embeds")
-        rank = rank_one(*data.sides(embeddings(network, data.pictures.pixels)))
-        ranks.append({"extractor": name, "year": years[name], "sha256": network.sha256, "rank_1": rank})
+    for seed in asked["seeds"]:
+        again = data if seed == setting.seed else load_data(replace(setting, seed=seed))
+        for name, network in networks.items():
+            say(f"{name}: embeds the pictures of seed {seed}")
+            rank = rank_one(*again.sides(embeddings(network, again.pictures.pixels)))
+            row = {"extractor": name, "year": years[name], "sha256": network.sha256, "seed": seed}
+            ranks.append(row | {"rank_1": rank})
     rows = []
     for attack in read_protocol()["real"]["attacks"]:
         posts = experiment.poison_users(

@@ -99,6 +99,16 @@ def in_words(name: str, answers: Mapping[str, Sequence[bool]]) -> str:
     return f"{name} names {' and '.join(said)}."
 
 
+def by_pair(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[tuple[str, str], Rate], dict[str, list[str]]]:
+    """Of the study ``crowd``: the rates by attack and extractor, and by attack the extractors that it was made on."""
+    rates: dict[tuple[str, str], Rate] = {}
+    inside: dict[str, list[str]] = {}
+    for row in rows:
+        rates[row["attack"], row["extractor"]] = row["protection"]
+        inside.setdefault(row["attack"], []).extend([row["extractor"]] if row["role"] == "white-box" else [])
+    return rates, inside
+
+
 def surrogate_lines(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[int, float], dict[str, list[Rate]]]:
     """Of the study ``more_surrogates``: PSNR (dB) by number of surrogates, and the rates by extractor in that order.
 

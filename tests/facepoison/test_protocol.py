@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -63,3 +65,18 @@ def test_every_number_of_the_paper_carries_its_evidence():
     numbers = protocol.paper_numbers()
     assert len(numbers) > 25
     assert {number["evidence"] for number in numbers.values()} == {"blog", "readme", "code", "repro", "fork"}
+
+
+def test_the_user_looked_at_gets_more_probes_and_nobody_else_changes():
+    setting = replace(protocol.choose(), people=3, per_person=4, n_users=2)
+    data = protocol.load_data(setting)
+    user = data.users[1]
+    closer = protocol.look_closer(setting, data, user)
+    assert len(closer.probes_of(user)) == protocol.read_protocol()["split"]["looked_at"]
+    assert torch.equal(closer.pictures.pixels[: len(data.pictures)], data.pictures.pixels)
+    assert torch.equal(closer.gallery, data.gallery)
+    others = [who for who in range(3) if who != user]
+    assert all(torch.equal(closer.probes_of(who), data.probes_of(who)) for who in others)
+    longer = protocol.load_data(replace(setting, per_person=14))
+    assert torch.equal(closer.pictures.pixels[12], longer.pictures.pixels[14 * user + 4])
+    assert protocol.look_closer(replace(setting, dataset="folder"), data, user) is data

@@ -26,6 +26,7 @@ def test_what_was_shipped_is_found_by_its_inputs_with_a_card(folder):
         "sha256",
         "bytes",
         "commit",
+        "protocol",
         "device",
         "versions",
         "seconds",

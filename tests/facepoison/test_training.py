@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 import torch
 import torch.nn.functional as F
+from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss, NTXentLoss
 from torch import nn
 
 import fingerprint
@@ -366,3 +367,35 @@ def test_recipes_are_of_known_networks_and_batches_come_out_even(recipe):
 def test_an_unknown_recipe_is_named_with_those_there_are():
     with pytest.raises(InputError, match=r"'resnet' is unknown: use one of arcface_2019, .*mobilefacenet_2018"):
         training.find_recipe("resnet")
+
+
+class TestAgainstPytorchMetricLearning:
+    """The losses that a well-kept library has too give what it gives, and the same gradients."""
+
+    EMBEDDINGS, LABELS = some_embeddings(0, 0, 1, 1, 2, 2, 3, 3)
+
+    @pytest.mark.parametrize(
+        ("loss", "theirs"),
+        [
+            ("cosface", lambda: CosFaceLoss(4, 5, margin=0.25, scale=24)),
+            ("arcface", lambda: ArcFaceLoss(4, 5, margin=math.degrees(0.3), scale=24)),
+        ],
+    )
+    def test_margin_losses(self, loss, theirs):
+        reference, margin = theirs().double(), 0.25 if loss == "cosface" else 0.3
+        ours, yours = (self.EMBEDDINGS.clone().requires_grad_() for _ in range(2))
+        cosines = F.normalize(ours) @ F.normalize(reference.W, dim=0)
+        mine = F.cross_entropy(margin_logits(cosines, self.LABELS, loss, 24.0, margin), self.LABELS)
+        other = reference(yours, self.LABELS)
+        torch.testing.assert_close(mine, other)
+        torch.testing.assert_close(*(torch.autograd.grad(value, by)[0] for value, by in ((mine, ours), (other, yours))))
+
+    def test_contrastive_loss(self):
+        left, right = self.EMBEDDINGS[::2], self.EMBEDDINGS[1::2]
+        one_way = NTXentLoss(temperature=1 / 16)
+        who = self.LABELS[::2]
+        expected = (
+            sum(one_way(a, who, ref_emb=b, ref_labels=who.clone()) for a, b in ((left, right), (right, left))) / 2
+        )
+        mine = contrastive_loss(self.EMBEDDINGS, self.LABELS, torch.tensor(16.0, dtype=torch.float64))
+        torch.testing.assert_close(mine, expected)

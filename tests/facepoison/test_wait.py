@@ -74,6 +74,16 @@ def test_effects_are_differences_of_means_with_honest_intervals():
         wait.effects(runs[:5], range(5))
 
 
+def test_rates_of_the_crowd_are_found_by_pair_and_surrogates_by_attack():
+    rates = [Rate(0.1 * n, 4, 8, 0.0, 1.0) for n in range(3)]
+    pairs = [("x", "a", "white-box"), ("x", "b", "unseen"), ("y", "a", "undefended")]
+    keys = ("attack", "extractor", "role")
+    rows = [dict(zip(keys, pair, strict=True)) | {"protection": r} for pair, r in zip(pairs, rates, strict=True)]
+    found, inside = wait.by_pair(rows)
+    assert found == {("x", "a"): rates[0], ("x", "b"): rates[1], ("y", "a"): rates[2]}
+    assert inside == {"x": ["a"], "y": []}
+
+
 def test_lines_of_the_surrogate_study_leave_surrogates_out():
     rates = [Rate(0.1 * n, 4, 8, 0.0, 1.0) for n in range(4)]
     rows = [

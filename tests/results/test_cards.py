@@ -1,0 +1,43 @@
+"""Shipped results stand on the protocol as it was when they were computed, and as it is."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from facepoison import protocol, shipped
+
+DATA = Path(__file__).parents[2] / "data"
+TABLES = {
+    "carrying": "carrying",
+    "crowd": "crowd",
+    "end_to_end_later": "waiting",
+    "more_surrogates": "waiting",
+    "precision": "precision",
+    "real_recognisers": "real",
+    "real_waiting": "real",
+}
+
+
+def cards():
+    """Cards of everything that was computed under the protocol, by file."""
+    found = {path.name: json.loads(path.read_text()) for path in DATA.glob("shipped/*.json")}
+    return found | {path.name: shipped.read_table(path.stem).card for path in DATA.glob("results/*.json")}
+
+
+@pytest.mark.parametrize(("name", "card"), cards().items())
+def test_a_card_names_the_protocol_that_its_commit_had(name, card):
+    file = f"{card['commit'].removesuffix('+changes')}:data/protocol.toml"
+    shown = subprocess.run(["git", "-C", DATA, "show", file], capture_output=True, check=False)
+    if shown.returncode:
+        pytest.skip(f"{file} is not in this checkout's history")
+    assert card["protocol"] == hashlib.sha256(shown.stdout).hexdigest()[:12]
+
+
+def test_every_table_is_about_what_the_protocol_asks_now():
+    assert set(TABLES) == {path.stem for path in DATA.glob("results/*.json")}
+    for name, section in TABLES.items():
+        asked, inputs = protocol.read_protocol()[section], shipped.read_table(name).card["inputs"]
+        assert {key: inputs.get(key) for key in asked} == asked, name
