@@ -127,7 +127,7 @@ def study(
         "carrying": partial(studies.carrying, scratch=scratch),
         "precision": partial(studies.precision, scratch=scratch),
         "crowd": partial(studies.crowd, scratch=scratch),
-        "adaptive_poisons": partial(studies.adaptive_poisons, scratch=scratch),
+        "adaptive": partial(studies.adaptive, scratch=scratch),
     }
     if name not in known:
         raise InputError(f"study '{name}' is unknown: use real, {', '.join(known)}")

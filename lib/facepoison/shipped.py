@@ -17,7 +17,7 @@ from torch import Tensor
 import fingerprint
 from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
-from facepoison.protection import Rate
+from facepoison.protection import Difference, Rate
 from facepoison.protocol import PROTOCOL
 from facepoison.store import Arrays, describe, written_whole
 
@@ -138,7 +138,7 @@ def write_table(
 
 
 def read_table(name: str, folder: Path = RESULTS) -> Table:
-    """A shipped table; what was written from a rate is a rate again.
+    """A shipped table; what was written from a rate or a difference is one again.
 
     Raises:
         InputError: it is not there or damaged.
@@ -153,10 +153,13 @@ def read_table(name: str, folder: Path = RESULTS) -> Table:
 
 
 def _revived(cell: object) -> object:
-    """A rate from the mapping of its fields; anything else as it is."""
-    if not isinstance(cell, dict) or cell.keys() != {field.name for field in fields(Rate)}:
-        return cell
-    return Rate(**cell | {"clean_error": _revived(cell["clean_error"])})
+    """A rate or a difference from the mapping of its fields; anything else as it is."""
+    keys = cell.keys() if isinstance(cell, dict) else set()
+    if isinstance(cell, dict) and keys == {field.name for field in fields(Rate)}:
+        return Rate(**cell | {"clean_error": _revived(cell["clean_error"])})
+    if isinstance(cell, dict) and keys == {field.name for field in fields(Difference)}:
+        return Difference(**cell)
+    return cell
 
 
 def _is_record(value: object) -> bool:

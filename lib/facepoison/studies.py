@@ -16,7 +16,7 @@ from torch import Tensor
 
 import fingerprint
 from facepoison import experiment, shipped, timeline
-from facepoison.adapt import poison_people
+from facepoison.adapt import ROBUST, harden, poison_people
 from facepoison.device import pick_device
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
@@ -24,7 +24,7 @@ from facepoison.extractors.cards import read_card
 from facepoison.extractors.catalog import find_entry, load_extractor
 from facepoison.extractors.training import STRONG, Recipe, find_recipe, fit, rank_1, snapshot, train, training_pictures
 from facepoison.poisons.similarity import change
-from facepoison.protection import rank_one
+from facepoison.protection import Protection, difference, rank_one
 from facepoison.protocol import Data, Setting, choose, embeddings, load_data, load_extractors, read_protocol
 from facepoison.recognition import Recogniser
 from facepoison.wait import CHANGES, half_factorial
@@ -178,8 +178,11 @@ def precision(say: Say, scratch: Path) -> None:
     _write("precision", rows, asked, commit, began)
 
 
-def adaptive_poisons(say: Say, scratch: Path) -> dict[str, Tensor]:
-    """What the adaptive trainer learns from: poison of its own making, by attack, uint8 (people, pictures, 3, H, W)."""
+def adaptive_poisons(say: Say, scratch: Path) -> tuple[Tensor, dict[str, Tensor]]:
+    """Clean pictures that the adaptive trainer learns from, and by attack poison of the trainer's own making.
+
+    Both are uint8 (people, pictures of each, 3, H, W); making them resumes from files under ``scratch``.
+    """
     asked, setting = read_protocol()["adapting"], registered()
     data, networks = load_data(setting), load_extractors(setting)
     recipe = replace(find_recipe(asked["trainer"]), identities=asked["people"], held_out=0)
@@ -191,7 +194,51 @@ def adaptive_poisons(say: Say, scratch: Path) -> dict[str, Tensor]:
         surrogates = [networks[each] for each in experiment.surrogates_of(setting, preset)]
         folder = scratch / "adapting"
         poisons[name] = poison_people(clean, preset, surrogates, folder, setting.seed, say, public=data.public)
-    return poisons
+    return clean, poisons
+
+
+def adaptive_trainings(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The trainings that the protocol's ``adapting`` asks for, each once: arm, people poisoned, draws and seed."""
+    people, draws, first = max(asked["curve_people"]), max(asked["curve_draws"]), asked["seeds"][0]
+    whole = [
+        {"arm": arm, "people": people, "draws": draws, "seed": seed} for seed in asked["seeds"] for arm in asked["arms"]
+    ]
+    fewer = [{"arm": "both", "people": n, "draws": draws, "seed": first} for n in asked["curve_people"] if n < people]
+    shorter = [{"arm": "both", "people": people, "draws": n, "seed": first} for n in asked["curve_draws"] if n < draws]
+    return whole + fewer + shorter
+
+
+def adaptive(say: Say, scratch: Path) -> None:
+    """Trainers who train on poison of their own making, before users nobody tuned on: ``adaptive.json``."""
+    asked, began, commit = read_protocol()["adapting"], time.time(), fingerprint.commit()
+    start, (clean, poisons) = load_extractor(asked["trainer"]), adaptive_poisons(say, scratch)
+    _, data, posted = crowd_posts(say, scratch)
+    before = {attack: experiment.play(data, posts, start) for attack, posts in posted.items()}
+    rows = [
+        _met({"arm": "none", "people": 0, "draws": 0, "seed": 0}, attack, each, each) for attack, each in before.items()
+    ]
+    for how in adaptive_trainings(asked):
+        known = {"control": [], "both": asked["attacks"]}.get(how["arm"], [how["arm"]])
+        told = {attack: poisons[attack][: how["people"]] for attack in known}
+        name = "-".join(map(str, how.values()))
+        checkpoint = scratch / "adapting" / f"{name}.pt"
+        preset = replace(ROBUST, name=name, draws=how["draws"])
+        robust = harden(start, clean, told, preset, seed=how["seed"], checkpoint=checkpoint, report=say)
+        for attack, posts in posted.items():
+            rows.append(_met(how, attack, experiment.play(data, posts, robust), before[attack]))
+            say(f"{name}, {attack}: {rows[-1]['protection']}")
+    _write("adaptive", rows, asked, commit, began)
+
+
+def _met(how: Mapping[str, object], attack: str, outcome: Protection, untrained: Protection) -> dict[str, Any]:
+    """A row of ``adaptive``: protection, what of it is due to the poison, and what training cost on clean pictures."""
+    return {
+        **how,
+        "attack": attack,
+        "protection": outcome.rate,
+        "due_to_poison": difference(outcome.poisoned, outcome.clean),
+        "accuracy_lost": difference(outcome.clean, untrained.clean),
+    }
 
 
 def crowd(say: Say, scratch: Path) -> None:
