@@ -27,7 +27,7 @@ from facepoison.poisons.similarity import change
 from facepoison.protection import Protection, difference, rank_one
 from facepoison.protocol import Data, Setting, choose, embeddings, load_data, load_extractors, read_protocol
 from facepoison.recognition import Recogniser
-from facepoison.wait import CHANGES, half_factorial
+from facepoison.wait import CHANGES, among, half_factorial
 
 Say = Callable[[str], None]
 FACTORS = tuple(CHANGES)
@@ -242,7 +242,10 @@ def _met(how: Mapping[str, object], attack: str, outcome: Protection, untrained:
 
 
 def crowd(say: Say, scratch: Path) -> None:
-    """Many users' old pictures before every extractor of the timeline: ``crowd.json``."""
+    """Many users' old pictures before every extractor of the timeline: ``crowd.json``.
+
+    And the same few users among fewer people and more: ``crowd_size.json``.
+    """
     asked, began, commit = read_protocol()["crowd"], time.time(), fingerprint.commit()
     setting, data, posted = crowd_posts(say, scratch)
     rows = []
@@ -253,6 +256,14 @@ def crowd(say: Say, scratch: Path) -> None:
             rows.append(row | {"protection": outcome.rate, "by_user": outcome.poisoned.by_user.tolist()})
             say(f"{attack}, {name}: {outcome.rate.value:.3f}")
     _write("crowd", rows, asked, commit, began)
+    rows = []
+    for attack, posts in posted.items():
+        for n in asked["sizes"]:
+            few, few_posts = among(data, posts, data.users[:n], data.users[: asked["size_users"]])
+            for name in asked["size_extractors"]:
+                rate = experiment.play(few, few_posts, load_extractor(name)).rate
+                rows.append({"attack": attack, "people": n, "extractor": name, "protection": rate})
+    _write("crowd_size", rows, asked, commit, began, "python -m facepoison study crowd")
 
 
 def crowd_setting() -> Setting:

@@ -86,6 +86,21 @@ def leaked(data: Data, poisoned: Poisoned, n: int, seed: int) -> Poisoned:
     return replace(poisoned, pixels=torch.where(clean[:, None, None, None], originals, poisoned.pixels))
 
 
+def among(data: Data, poisoned: Poisoned, people: Sequence[int], users: Sequence[int]) -> tuple[Data, Poisoned]:
+    """Some users among some of the people: the data without everybody else's pictures, and what these users publish.
+
+    Raises:
+        InputError: a user is not among the people.
+    """
+    if not set(users) <= set(people):
+        raise InputError(f"among: users {sorted(set(users) - set(people))} are not among the people; take them in")
+    identities, here, ours = data.pictures.identities, torch.tensor(people), torch.tensor(users)
+    gallery, probes = (side[torch.isin(identities[side], here)] for side in (data.gallery, data.probes))
+    mine = torch.isin(identities[poisoned.index], ours)
+    few = replace(data, gallery=gallery, probes=probes, users=tuple(users))
+    return few, replace(poisoned, index=poisoned.index[mine], pixels=poisoned.pixels[mine], users=tuple(users))
+
+
 def named(result: Protection, user: int) -> list[bool]:
     """For each of a user's clean probes whether the recogniser gave it the right name although the user poisons."""
     own = result.poisoned.user == user

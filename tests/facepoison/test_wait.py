@@ -74,6 +74,17 @@ def test_effects_are_differences_of_means_with_honest_intervals():
         wait.effects(runs[:5], range(5))
 
 
+def test_some_users_among_some_people_keep_their_pictures_and_the_rest_goes(data, posts):
+    few, ours = wait.among(data, posts, (0, 1), (0,))
+    assert few.users == ours.users == (0,)
+    assert data.pictures.identities[few.gallery].unique().tolist() == [0, 1]
+    assert data.pictures.identities[few.probes].unique().tolist() == [0, 1]
+    assert torch.equal(ours.index, data.gallery_of(0))
+    assert len(ours.pixels) == 8
+    with pytest.raises(InputError, match=r"users \[2\] are not among the people"):
+        wait.among(data, posts, (0, 1), (0, 2))
+
+
 def test_rates_of_the_crowd_are_found_by_pair_and_surrogates_by_attack():
     rates = [Rate(0.1 * n, 4, 8, 0.0, 1.0) for n in range(3)]
     pairs = [("x", "a", "white-box"), ("x", "b", "unseen"), ("y", "a", "undefended")]

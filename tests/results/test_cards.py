@@ -13,6 +13,7 @@ DATA = Path(__file__).parents[2] / "data"
 TABLES = {
     "carrying": "carrying",
     "crowd": "crowd",
+    "crowd_size": "crowd",
     "end_to_end_later": "waiting",
     "more_surrogates": "waiting",
     "precision": "precision",
