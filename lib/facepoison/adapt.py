@@ -110,7 +110,7 @@ def harden(
     pixels = torch.cat([part.flatten(0, 1) for part in parts])
     labels = torch.cat([torch.arange(len(part)).repeat_interleave(part.shape[1]) for part in parts])
     model = fine_tune(extractor, pixels, labels, preset, seed=seed, checkpoint=checkpoint, report=report)
-    weights = {name: describe(weight) for name, weight in model.extractor.network.state_dict().items()}
+    weights = {name: describe(weight.flatten()) for name, weight in model.extractor.network.state_dict().items()}
     return Extractor(
         model.extractor.network,
         extractor.contract,

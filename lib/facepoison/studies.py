@@ -200,9 +200,8 @@ def adaptive_poisons(say: Say, scratch: Path) -> tuple[Tensor, dict[str, Tensor]
 def adaptive_trainings(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The trainings that the protocol's ``adapting`` asks for, each once: arm, people poisoned, draws and seed."""
     people, draws, first = max(asked["curve_people"]), max(asked["curve_draws"]), asked["seeds"][0]
-    whole = [
-        {"arm": arm, "people": people, "draws": draws, "seed": seed} for seed in asked["seeds"] for arm in asked["arms"]
-    ]
+    arms = [(arm, first) for arm in asked["arms"]] + [("both", seed) for seed in asked["seeds"][1:]]
+    whole = [{"arm": arm, "people": people, "draws": draws, "seed": seed} for arm, seed in arms]
     fewer = [{"arm": "both", "people": n, "draws": draws, "seed": first} for n in asked["curve_people"] if n < people]
     shorter = [{"arm": "both", "people": people, "draws": n, "seed": first} for n in asked["curve_draws"] if n < draws]
     return whole + fewer + shorter
