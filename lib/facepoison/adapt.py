@@ -21,7 +21,7 @@ from facepoison.store import describe, written_whole
 
 SHARD = 10  # people in one file of poisoned pictures
 
-ROBUST = EndToEnd("robust training", draws=160_000)
+ROBUST = EndToEnd("robust training", draws=160_000, bfloat16=True)
 """As many draws as FaceCure makes (500 steps x 10 epochs x batches of 32), each a person drawn uniformly and then one
 of the person's pictures, clean or poisoned; the rest is as in ``end_to_end.EndToEnd``, which says why."""
 
@@ -101,7 +101,8 @@ def harden(
         report: Receives lines on how it goes.
 
     Returns:
-        The extractor without the head, named after what it has seen; its hash is that of its weights.
+        The extractor without the head, its weights rounded to half precision as files hold them, named after what it
+        has seen; its hash is that of the weights.
 
     Raises:
         InputError: pictures are wrong, or the extractor has no weights that can be trained.
@@ -110,9 +111,10 @@ def harden(
     pixels = torch.cat([part.flatten(0, 1) for part in parts])
     labels = torch.cat([torch.arange(len(part)).repeat_interleave(part.shape[1]) for part in parts])
     model = fine_tune(extractor, pixels, labels, preset, seed=seed, checkpoint=checkpoint, report=report)
-    weights = {name: describe(weight.flatten()) for name, weight in model.extractor.network.state_dict().items()}
+    network = model.extractor.network.half().float()
+    weights = {name: describe(weight.flatten()) for name, weight in network.state_dict().items()}
     return Extractor(
-        model.extractor.network,
+        network,
         extractor.contract,
         name=f"{extractor.name} trained on {' and '.join(poisons) or 'clean pictures'}",
         sha256=fingerprint.of_text(repr(weights)),

@@ -50,6 +50,7 @@ class EndToEnd:
         weight_decay: Of both.
         mirror: Whether pictures are mirrored, each with a chance of one half.
         warm_up: Share of the steps over which the rates grow, before they follow a cosine to zero.
+        bfloat16: Whether the network computes in bfloat16; weights, loss and updates stay float32.
     """
 
     name: str = "end to end"
@@ -60,6 +61,7 @@ class EndToEnd:
     weight_decay: float = 0.01
     mirror: bool = True
     warm_up: float = 0.1
+    bfloat16: bool = False
 
     @property
     def steps(self) -> int:
@@ -193,7 +195,9 @@ def fine_tune(
         warm = min(1.0, (step + 1) / max(1.0, preset.warm_up * preset.steps))
         for group, top in zip(optimiser.param_groups, highest, strict=True):
             group["lr"] = top * warm * (1 + math.cos(math.pi * step / preset.steps)) / 2
-        loss = F.cross_entropy(model(pictures), dense[places[some]].to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=preset.bfloat16):
+            logits = model(pictures)
+        loss = F.cross_entropy(logits.float(), dense[places[some]].to(device))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

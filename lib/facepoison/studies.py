@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +20,8 @@ from facepoison.adapt import ROBUST, harden, poison_people
 from facepoison.device import pick_device
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
-from facepoison.extractors.cards import read_card
-from facepoison.extractors.catalog import find_entry, load_extractor
+from facepoison.extractors.cards import read_card, write_weights
+from facepoison.extractors.catalog import WEIGHTS, find_entry, load_extractor, record
 from facepoison.extractors.training import STRONG, Recipe, find_recipe, fit, rank_1, snapshot, train, training_pictures
 from facepoison.poisons.similarity import change
 from facepoison.protection import Protection, difference, rank_one
@@ -208,7 +208,10 @@ def adaptive_trainings(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def adaptive(say: Say, scratch: Path) -> None:
-    """Trainers who train on poison of their own making, before users nobody tuned on: ``adaptive.json``."""
+    """Trainers who train on poison of their own making, before users nobody tuned on: ``adaptive.json``.
+
+    What each arm's first training ends with goes into ``data/weights``.
+    """
     asked, began, commit = read_protocol()["adapting"], time.time(), fingerprint.commit()
     start, (clean, poisons) = load_extractor(asked["trainer"]), adaptive_poisons(say, scratch)
     _, data, posted = crowd_posts(say, scratch)
@@ -216,13 +219,23 @@ def adaptive(say: Say, scratch: Path) -> None:
     rows = [
         _met({"arm": "none", "people": 0, "draws": 0, "seed": 0}, attack, each, each) for attack, each in before.items()
     ]
-    for how in adaptive_trainings(asked):
+    trainings = adaptive_trainings(asked)
+    shippable = trainings[: len(asked["arms"])]
+    for how in trainings:
         known = {"control": [], "both": asked["attacks"]}.get(how["arm"], [how["arm"]])
         told = {attack: poisons[attack][: how["people"]] for attack in known}
         name = "-".join(map(str, how.values()))
         checkpoint = scratch / "adapting" / f"{name}.pt"
         preset = replace(ROBUST, name=name, draws=how["draws"])
+        since = time.time()
         robust = harden(start, clean, told, preset, seed=how["seed"], checkpoint=checkpoint, report=say)
+        if how in shippable:
+            recipe = asdict(preset) | how | {"after": start.name}
+            said: dict[str, object] = {"command": "python -m facepoison study adaptive", "recipe": recipe}
+            said |= shipped.provenance(commit, time.time() - since) | {"test": timeline.measure_unseen(robust)}
+            path = WEIGHTS / f"robust_{how['arm']}.safetensors"
+            write_weights(path, robust.network, said, half=True)
+            record(path.stem, path)
         for attack, posts in posted.items():
             rows.append(_met(how, attack, experiment.play(data, posts, robust), before[attack]))
             say(f"{name}, {attack}: {rows[-1]['protection']}")

@@ -34,7 +34,7 @@ def entries(setting: Setting) -> list[Entry]:
         path = locate(entry, setting.extractors if kind == "other" else None)
         return entry.hashed and path is not None and path.is_file()
 
-    found = [entry for entry in catalogue().values() if entry.kind == kind and there(entry)]
+    found = [entry for entry in catalogue().values() if entry.kind == kind and not entry.after and there(entry)]
     return sorted(found, key=lambda entry: (entry.year, entry.name))
 
 
@@ -50,7 +50,7 @@ def own_cards(folder: Path = WEIGHTS) -> dict[str, dict[str, Any]]:
         InputError: a card is damaged.
     """
     own = sorted(catalogue().values(), key=lambda entry: (entry.year, entry.name))
-    return {entry.name: card for entry in own if (card := read_card(entry, folder))}
+    return {entry.name: card for entry in own if not entry.after and (card := read_card(entry, folder))}
 
 
 def recipe_rows(cards: Mapping[str, Mapping[str, Any]]) -> list[tuple[object, ...]]:

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 import torch
 from tiny import tiny_extractor
 
@@ -36,7 +37,8 @@ def test_people_are_poisoned_as_users_are_and_a_killed_run_resumes(tmp_path, mon
     assert len(said) == 5
 
 
-def test_training_on_poison_undoes_it_and_training_on_clean_pictures_does_not():
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_training_on_poison_undoes_it_and_training_on_clean_pictures_does_not(bfloat16):
     """People differ in red; the poison exchanges red and blue, and only who has seen that looks at both."""
     stream = generator(2, "adapt people")
 
@@ -54,7 +56,7 @@ def test_training_on_poison_undoes_it_and_training_on_clean_pictures_does_not():
         return float((embed(extractor, flat) - embed(extractor, poison(pictures).flatten(0, 1))).norm(dim=1).mean())
 
     public, users = people(6), people(4)
-    quick = EndToEnd("quick", draws=3200, batch=16, rate=1e-3, head_rate=3e-2)
+    quick = EndToEnd("quick", draws=3200, batch=16, rate=1e-3, head_rate=3e-2, bfloat16=bfloat16)
     start = tiny_extractor(0)
     start.network.register_buffer("counted", torch.tensor(3))  # as batch normalisation has one
     seen = adapt.harden(start, public, {"swap": poison(public)}, quick, seed=1)

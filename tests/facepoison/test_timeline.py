@@ -58,7 +58,7 @@ def test_every_card_is_of_the_shipped_file_and_measured_as_the_protocol_says(ent
         assert card["sha256"] == entry.sha256
         assert card["test"]["rank_1"]["n"] == card["test"]["tar"]["n"] == asked["people"]
         assert card["test"]["tar"]["far"] == asked["false_accepts"]
-        assert len(card["curve"]["step"]) > 1
+        assert entry.after or len(card["curve"]["step"]) > 1
 
 
 def test_the_timeline_is_everything_trained_by_year():
@@ -66,7 +66,9 @@ def test_the_timeline_is_everything_trained_by_year():
     years = [entry.year for entry in timeline.entries(setting)]
     assert years == sorted(years)
     assert {entry.name for entry in timeline.entries(setting)} == {
-        entry.name for entry in catalog.catalogue().values() if entry.kind == "own" and entry.trained
+        entry.name
+        for entry in catalog.catalogue().values()
+        if entry.kind == "own" and entry.trained and not entry.after
     }
     assert {setting.undefended, *setting.surrogates} <= {entry.name for entry in timeline.entries(setting)}
 

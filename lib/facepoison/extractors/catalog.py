@@ -57,6 +57,8 @@ class Entry:
         address: Where its file can be downloaded, if it has an address of its own.
         prefix: For facenet and iresnet files: what every key of its state begins with.
         drop: For these too: beginnings of keys that are left out.
+        after: For own ones that were trained further, to see through poison: the one that they started from. They are
+            a trainer's answer, and in no timeline.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Entry:
     address: str = ""
     prefix: str = ""
     drop: tuple[str, ...] = ()
+    after: str = ""
 
     @property
     def hashed(self) -> bool:

@@ -27,6 +27,7 @@ from facepoison.device import batches, device_kind, generator, pick_device, vers
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing, embed
 from facepoison.extractors.architectures import ARCHITECTURES, DIMENSIONS
+from facepoison.extractors.cards import write_weights
 from facepoison.pictures import to_float
 from facepoison.pictures.procedural import make_pictures
 from facepoison.store import written_whole
@@ -636,22 +637,11 @@ def train(
         "rank_1_half_precision": rank_1(snapshot(halved, recipe.name), unseen),
     }
     keep_half = validation["rank_1_half_precision"] >= validation["rank_1"]
-    state = {
-        key: (value.half() if keep_half and value.is_floating_point() else value).cpu().contiguous()
-        for key, value in network.state_dict().items()
-        if not key.endswith("num_batches_tracked")  # of no use once training is over
-    }
     again = f" --seed {recipe.seed}" if recipe.seed else ""
     path = weights / f"{recipe.name}{again.replace(' --', '-').replace(' ', '')}.safetensors"
-    with written_whole(path) as half_written:
-        save_file(state, half_written)
-    card: dict[str, object] = {
+    said: dict[str, object] = {
         "command": f"python -m facepoison train {recipe.name}{again}",
         "recipe": asdict(recipe),
-        "sha256": fingerprint.of_file(path),
-        "bytes": path.stat().st_size,
-        "precision": "float16" if keep_half else "float32",
-        "parameters": sum(weight.numel() for weight in network.parameters()),
         "pictures_sha256": hashlib.sha256(pixels.numpy().tobytes()).hexdigest(),
         "code_sha256": code,
         "commit": stands_at,
@@ -662,8 +652,7 @@ def train(
         "test": measure(snapshot(halved if keep_half else network, recipe.name)),
         "curve": asdict(curve),
     }
-    with written_whole(path.with_suffix(".json")) as half_written:
-        half_written.write_text(json.dumps(card, indent=2) + "\n")
+    card = write_weights(path, network, said, half=keep_half)
     report(
         f"{recipe.name}: rank-1 {validation['rank_1']:.1%} on {recipe.held_out} identities kept for validation, {path}"
     )
