@@ -128,6 +128,7 @@ def study(
         "precision": partial(studies.precision, scratch=scratch),
         "crowd": partial(studies.crowd, scratch=scratch),
         "adaptive": partial(studies.adaptive, scratch=scratch),
+        "unknown": partial(studies.unknown, scratch=scratch),
     }
     if name not in known:
         raise InputError(f"study '{name}' is unknown: use real, {', '.join(known)}")

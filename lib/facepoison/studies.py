@@ -23,6 +23,7 @@ from facepoison.extractors import Extractor
 from facepoison.extractors.cards import read_card, write_weights
 from facepoison.extractors.catalog import WEIGHTS, find_entry, load_extractor, record
 from facepoison.extractors.training import STRONG, Recipe, find_recipe, fit, rank_1, snapshot, train, training_pictures
+from facepoison.poisons.hardened import hardened
 from facepoison.poisons.similarity import change
 from facepoison.protection import Protection, difference, rank_one
 from facepoison.protocol import Data, Setting, choose, embeddings, load_data, load_extractors, read_protocol
@@ -251,6 +252,47 @@ def _met(how: Mapping[str, object], attack: str, outcome: Protection, untrained:
         "due_to_poison": difference(outcome.poisoned, outcome.clean),
         "accuracy_lost": difference(outcome.clean, untrained.clean),
     }
+
+
+def unknown(say: Say, scratch: Path) -> None:
+    """Adaptive trainers before attacks that they did not train on, and before the user's reply: ``unknown.json``."""
+    asked, began, commit = read_protocol()["unknown"], time.time(), fingerprint.commit()
+    setting, start, reply = crowd_setting(), read_protocol()["adapting"]["trainer"], asked["reply"]
+    arms = [start, *(f"robust_{arm}" for arm in read_protocol()["adapting"]["arms"])]
+    whole = load_data(setting)
+    data = replace(whole, users=whole.users[: asked["users"]])
+    networks = {name: load_extractor(name) for name in (*setting.surrogates, *asked["elsewhere"], *arms)}
+    shaken = {name: hardened(networks[name], asked["hardened"]) for name in setting.surrogates}
+    lowkey, elsewhere = experiment.PRESETS["lowkey"], replace(setting, surrogates=tuple(asked["elsewhere"]))
+    alone = replace(setting, surrogates=(reply,))
+    together = replace(setting, surrogates=(reply, *setting.surrogates))
+    crafted = {name: (setting, experiment.PRESETS[name], networks) for name in setting.attacks} | {
+        "lowkey on other surrogates": (elsewhere, lowkey, networks),
+        "lowkey, louder": (setting, replace(lowkey, weight=asked["weight"]), networks),
+        "lowkey, hardened": (setting, lowkey, shaken),
+        "lowkey on the robust extractor": (alone, lowkey, networks),
+        "lowkey on the robust extractor and others": (together, lowkey, networks),
+    }
+    posted = {
+        name: _post(*how[:2], data, how[2], lambda done, name=name: say(f"{name}: {done} users"))  # type: ignore[misc]
+        for name, how in crafted.items()
+    }
+    clean, poisons = adaptive_poisons(say, scratch)
+    own = clean[: asked["again"]]
+    answer = poison_people(own, lowkey, [networks[reply]], scratch / "again", setting.seed, say, public=data.public)
+    preset = replace(ROBUST, name="once more", draws=asked["draws"])
+    checkpoint = scratch / "again" / "once-more.pt"
+    told = poisons | {"the reply": answer}
+    once_more = harden(networks[reply], clean, told, preset, seed=0, checkpoint=checkpoint, report=say)
+    trainers = {name: networks[name] for name in arms} | {f"{reply}, once more": once_more}
+    rows = []
+    for attack, posts in posted.items():
+        loud = float(change(data.pictures.pixels[posts.index], posts.pixels).psnr.mean())
+        for trainer, extractor in trainers.items():
+            outcome = experiment.play(data, posts, extractor)
+            row = {"attack": attack, "psnr": loud, "trainer": trainer, "protection": outcome.rate}
+            rows.append(row | {"due_to_poison": difference(outcome.poisoned, outcome.clean)})
+    _write("unknown", rows, asked, commit, began)
 
 
 def crowd(say: Say, scratch: Path) -> None:

@@ -1,0 +1,61 @@
+"""Poison that survives what happens to pictures: made on surrogates that see each picture changed at random."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from facepoison.device import generator
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor
+
+SMALLEST = 0.5  # of the side, to which a picture may be shrunk before it is enlarged again
+SHIFT = 2  # pixels by which it may be moved, in each direction
+NOISE = 0.04  # standard deviation of what is added, on the network's own scale of about -1 to 1
+
+
+class _Shaken(nn.Module):
+    """A network behind a camera that never holds still: every batch is changed in a way of its own."""
+
+    def __init__(self, network: nn.Module, seed: int) -> None:
+        super().__init__()
+        self.network = network
+        self.seed = seed
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        stream = generator(self.seed, "hardened", repr(pictures.detach().double().sum().item()))
+        size = pictures.shape[-1]
+        side = round(size * (SMALLEST + (1 - SMALLEST) * torch.rand((), generator=stream).item()))
+        down, right = torch.randint(0, 2 * SHIFT + 1, (2,), generator=stream).tolist()
+        small = F.interpolate(pictures, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        back = F.interpolate(small, (size, size), mode="bilinear", align_corners=False)
+        wide = F.pad(back, (SHIFT,) * 4, mode="replicate")
+        noise = NOISE * torch.randn(pictures.shape, generator=stream).to(pictures)
+        seen: Tensor = self.network(wide[..., down : down + size, right : right + size] + noise)
+        return seen
+
+
+def hardened(extractor: Extractor, seed: int) -> Extractor:
+    """A surrogate to make poison on that is to survive shrinking, moving and noise.
+
+    An attack that follows its gradient for many steps follows that of the mean over such changes (expectation over
+    transformation, Athalye et al., ICML 2018): no attack needs another line for it. A change is drawn by the seed and
+    by the batch that it befalls, so that runs repeat; a picture's poison depends on its company in a batch.
+
+    Args:
+        extractor: The surrogate; it stays as it is.
+        seed: Of the changes.
+
+    Raises:
+        InputError: the surrogate takes pictures too small to be moved.
+    """
+    if extractor.contract.size <= 2 * SHIFT:
+        raise InputError(f"surrogate '{extractor.name}': {extractor.contract.size} px is too small to be moved")
+    shaken = Extractor(
+        _Shaken(extractor.network, seed),
+        extractor.contract,
+        name=f"{extractor.name}, hardened",
+        sha256=f"{extractor.sha256} hardened {seed}",
+    )
+    return shaken.to(extractor.mean.device)
