@@ -78,10 +78,16 @@ def poison_people(
     return torch.cat(shards)
 
 
+def by_people(pixels: Tensor) -> Pictures:
+    """Pictures of numbered people, as many of each: from uint8 (people, pictures of each, 3, H, W)."""
+    people = torch.arange(len(pixels)).repeat_interleave(pixels.shape[1])
+    return Pictures(pixels.flatten(0, 1), people, tuple(map(str, range(len(pixels)))))
+
+
 def harden(
     extractor: Extractor,
-    clean: Tensor,
-    poisons: Mapping[str, Tensor],
+    clean: Pictures,
+    poisons: Mapping[str, Pictures],
     preset: EndToEnd = ROBUST,
     *,
     seed: int,
@@ -92,9 +98,9 @@ def harden(
 
     Args:
         extractor: Where training starts; it stays as it is.
-        clean: The public people's clean pictures, uint8 (people, pictures of each, 3, H, W).
-        poisons: Poisoned pictures of the same people by attack, shaped as ``clean`` but for their number; none at all
-            for the control, which sees the same people as often and no poison.
+        clean: The public people's clean pictures.
+        poisons: Poisoned pictures by attack, of the same people or some of them, numbered alike; none at all for the
+            control, which sees the same people as often and no poison.
         preset: How to train.
         seed: Of head and draws.
         checkpoint: File from which a killed training resumes.
@@ -108,8 +114,8 @@ def harden(
         InputError: pictures are wrong, or the extractor has no weights that can be trained.
     """
     parts = [clean, *poisons.values()]
-    pixels = torch.cat([part.flatten(0, 1) for part in parts])
-    labels = torch.cat([torch.arange(len(part)).repeat_interleave(part.shape[1]) for part in parts])
+    pixels = torch.cat([part.pixels for part in parts])
+    labels = torch.cat([part.identities for part in parts])
     model = fine_tune(extractor, pixels, labels, preset, seed=seed, checkpoint=checkpoint, report=report)
     network = model.extractor.network.half().float()
     weights = {name: describe(weight.flatten()) for name, weight in network.state_dict().items()}

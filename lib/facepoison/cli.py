@@ -98,7 +98,7 @@ def ship(
 @_plainly
 def study(
     name: Annotated[str, typer.Argument(help="Its name: an unknown one lists them.")],
-    faces: Annotated[Path | None, typer.Option(help="For real: a folder of pictures, a sub-folder a person.")] = None,
+    faces: Annotated[Path | None, typer.Option(help="For real people: a folder, a sub-folder each.")] = None,
     extractors: Annotated[
         Path | None, typer.Option(help="For real: other people's [default: models beside it].")
     ] = None,
@@ -115,10 +115,11 @@ def study(
     def say(line: str) -> None:
         print(line, flush=True)
 
-    if name == "real":
+    on_faces = {"real": studies.real, "adaptive_real": studies.adaptive_real}
+    if name in on_faces:
         if faces is None or not source:
-            raise InputError("study real: give --faces FOLDER and --source 'what they are'")
-        studies.real(say, faces, source, extractors)
+            raise InputError(f"study {name}: give --faces FOLDER and --source 'what they are'")
+        on_faces[name](say, faces, source, extractors)
         return
     scratch = fingerprint.LIB.parent / "_build" / "training"
     known: dict[str, Callable[[studies.Say], object]] = {
@@ -131,7 +132,7 @@ def study(
         "unknown": partial(studies.unknown, scratch=scratch),
     }
     if name not in known:
-        raise InputError(f"study '{name}' is unknown: use real, {', '.join(known)}")
+        raise InputError(f"study '{name}' is unknown: use one of {', '.join([*on_faces, *known])}")
     known[name](say)
 
 

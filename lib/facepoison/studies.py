@@ -16,7 +16,7 @@ from torch import Tensor
 
 import fingerprint
 from facepoison import experiment, shipped, timeline
-from facepoison.adapt import ROBUST, harden, poison_people
+from facepoison.adapt import ROBUST, by_people, harden, poison_people
 from facepoison.device import pick_device
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
@@ -214,7 +214,8 @@ def adaptive(say: Say, scratch: Path) -> None:
     What each arm's first training ends with goes into ``data/weights``.
     """
     asked, began, commit = read_protocol()["adapting"], time.time(), fingerprint.commit()
-    start, (clean, poisons) = load_extractor(asked["trainer"]), adaptive_poisons(say, scratch)
+    start, (public, poisons) = load_extractor(asked["trainer"]), adaptive_poisons(say, scratch)
+    clean = by_people(public)
     _, data, posted = crowd_posts(say, scratch)
     before = {attack: experiment.play(data, posts, start) for attack, posts in posted.items()}
     rows = [
@@ -224,7 +225,7 @@ def adaptive(say: Say, scratch: Path) -> None:
     shippable = trainings[: len(asked["arms"])]
     for how in trainings:
         known = {"control": [], "both": asked["attacks"]}.get(how["arm"], [how["arm"]])
-        told = {attack: poisons[attack][: how["people"]] for attack in known}
+        told = {attack: by_people(poisons[attack][: how["people"]]) for attack in known}
         name = "-".join(map(str, how.values()))
         checkpoint = scratch / "adapting" / f"{name}.pt"
         preset = replace(ROBUST, name=name, draws=how["draws"])
@@ -277,13 +278,13 @@ def unknown(say: Say, scratch: Path) -> None:
         name: _post(*how[:2], data, how[2], lambda done, name=name: say(f"{name}: {done} users"))  # type: ignore[misc]
         for name, how in crafted.items()
     }
-    clean, poisons = adaptive_poisons(say, scratch)
-    own = clean[: asked["again"]]
+    public, poisons = adaptive_poisons(say, scratch)
+    own = public[: asked["again"]]
     answer = poison_people(own, lowkey, [networks[reply]], scratch / "again", setting.seed, say, public=data.public)
     preset = replace(ROBUST, name="once more", draws=asked["draws"])
     checkpoint = scratch / "again" / "once-more.pt"
-    told = poisons | {"the reply": answer}
-    once_more = harden(networks[reply], clean, told, preset, seed=0, checkpoint=checkpoint, report=say)
+    told = {name: by_people(each) for name, each in (poisons | {"the reply": answer}).items()}
+    once_more = harden(networks[reply], by_people(public), told, preset, seed=0, checkpoint=checkpoint, report=say)
     trainers = {name: networks[name] for name in arms} | {f"{reply}, once more": once_more}
     rows = []
     for attack, posts in posted.items():
@@ -357,19 +358,9 @@ def real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> 
     Raises:
         InputError: there is no such folder, or no extractor.
     """
-    registry = read_protocol()["registered"]
     began, commit = time.time(), fingerprint.commit()
-    setting = choose(registry["profile"], str(faces), registry["seed"], str(extractors) if extractors else "")
-    if setting.extractors is None:
-        raise InputError(f"{faces}: no folder 'models' beside it: give one of extractors")
-    data, networks = load_data(setting), timeline.timeline(setting)
-    asked = read_protocol()["real"] | {
-        "source": source,
-        "people": len(data.pictures.names),
-        "pictures": data.pictures.pixels,
-        "users": len(data.users),
-        "surrogates": setting.surrogates,
-    }
+    setting, data, networks, told = _real_people(faces, source, extractors)
+    asked = read_protocol()["real"] | told
     years = {name: find_entry(name).year for name in networks}
     ranks = []
     for seed in asked["seeds"]:
@@ -381,13 +372,7 @@ def real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> 
             ranks.append(row | {"rank_1": rank})
     rows = []
     for attack in read_protocol()["real"]["attacks"]:
-        posts = experiment.poison_users(
-            setting,
-            attack,
-            data,
-            networks,
-            lambda done, of, attack=attack: say(f"{attack}: {done} of {of} users"),  # type: ignore[misc]
-        )
+        posts = _users_posts(say, setting, attack, data, networks)
         loud = float(change(data.pictures.pixels[posts.index], posts.pixels).psnr.mean())
         for name, network in networks.items():
             role = experiment.role(setting, attack, name)
@@ -398,6 +383,75 @@ def real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> 
     command = "python -m facepoison study real --faces FOLDER"
     _write("real_recognisers", ranks, asked, commit, began, command)
     _write("real_waiting", rows, asked, commit, began, command)
+
+
+def adaptive_real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> None:
+    """The adaptive trainer on real people: a real extractor trained on others' poison: ``adaptive_real.json``.
+
+    Everybody but the users is public: their first pictures are poisoned by the trainer, who then trains on them.
+    Arguments and errors are those of ``real``. Weights are not kept.
+    """
+    began, commit = time.time(), fingerprint.commit()
+    setting, data, networks, told = _real_people(faces, source, extractors)
+    asked = read_protocol()["adapting_real"]
+    start, people = networks[asked["trainer"]], data.pictures.identities
+    others = [who for who in range(len(data.pictures.names)) if who not in data.users]
+    clean = data.pictures.take(torch.cat([(people == who).nonzero().flatten()[: asked["pictures"]] for who in others]))
+    poisons, posted = {}, {}
+    for attack in asked["attacks"]:
+        parts = []
+        for who in others:
+            own = clean.of(who).pixels
+            made = experiment.poison(setting, experiment.PRESETS[attack], own, networks, data.public)
+            parts.append(made.arrays["pixels"])
+            say(f"{attack}: {len(parts)} of {len(others)} public people")
+        poisons[attack] = replace(clean, pixels=torch.cat(parts))
+        posted[attack] = _users_posts(say, setting, attack, data, networks)
+    preset = replace(ROBUST, name="robust training", draws=asked["draws"])
+    trainers = {"none": start}
+    for arm, taught in (("control", {}), ("both", poisons)):
+        trainers[arm] = harden(start, clean, taught, preset, seed=setting.seed, report=say)
+    rows = []
+    for attack, posts in posted.items():
+        before = experiment.play(data, posts, start)
+        for arm, extractor in trainers.items():
+            how = {
+                "arm": arm,
+                "people": len(others),
+                "draws": 0 if arm == "none" else preset.draws,
+                "seed": setting.seed,
+            }
+            rows.append(_met(how, attack, experiment.play(data, posts, extractor), before))
+    command = "python -m facepoison study adaptive_real --faces FOLDER"
+    _write("adaptive_real", rows, asked | told, commit, began, command)
+
+
+def _real_people(
+    faces: Path, source: str, extractors: Path | None
+) -> tuple[Setting, Data, dict[str, Extractor], dict[str, object]]:
+    """Setting, pictures and extractors of a study of real people, and what its card says of them."""
+    registry = read_protocol()["registered"]
+    setting = choose(registry["profile"], str(faces), registry["seed"], str(extractors) if extractors else "")
+    if setting.extractors is None:
+        raise InputError(f"{faces}: no folder 'models' beside it: give one of extractors")
+    data = load_data(setting)
+    told = {
+        "source": source,
+        "people": len(data.pictures.names),
+        "pictures": data.pictures.pixels,
+        "users": len(data.users),
+        "surrogates": setting.surrogates,
+    }
+    return setting, data, timeline.timeline(setting), told
+
+
+def _users_posts(
+    say: Say, setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor]
+) -> experiment.Poisoned:
+    """What the users publish, with a line for each of them."""
+    return experiment.poison_users(
+        setting, attack, data, networks, lambda done, of: say(f"{attack}: {done} of {of} users")
+    )
 
 
 def _write(

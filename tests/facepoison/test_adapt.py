@@ -59,8 +59,9 @@ def test_training_on_poison_undoes_it_and_training_on_clean_pictures_does_not(bf
     quick = EndToEnd("quick", draws=3200, batch=16, rate=1e-3, head_rate=3e-2, bfloat16=bfloat16)
     start = tiny_extractor(0)
     start.network.register_buffer("counted", torch.tensor(3))  # as batch normalisation has one
-    seen = adapt.harden(start, public, {"swap": poison(public)}, quick, seed=1)
-    control = adapt.harden(start, public, {}, quick, seed=1)
+    clean, swapped = adapt.by_people(public), adapt.by_people(poison(public))
+    seen = adapt.harden(start, clean, {"swap": swapped}, quick, seed=1)
+    control = adapt.harden(start, clean, {}, quick, seed=1)
     assert moved(seen, users) < 0.7 * min(moved(start, users), moved(control, users))
     assert seen.name == "tiny 0 trained on swap"
     assert control.name == "tiny 0 trained on clean pictures"
