@@ -108,28 +108,29 @@ def study(
     """Compute one of the studies that chapters only show, into data/results; an interrupted one resumes."""
     import torch
 
-    from facepoison import studies
+    from facepoison.studies import adapting, common, training, waiting
 
     torch.set_num_threads(threads)
 
     def say(line: str) -> None:
         print(line, flush=True)
 
-    on_faces = {"real": studies.real, "adaptive_real": studies.adaptive_real}
+    on_faces = {"real": waiting.real, "adaptive_real": adapting.adaptive_real}
     if name in on_faces:
         if faces is None or not source:
             raise InputError(f"study {name}: give --faces FOLDER and --source 'what they are'")
         on_faces[name](say, faces, source, extractors)
         return
     scratch = fingerprint.LIB.parent / "_build" / "training"
-    known: dict[str, Callable[[studies.Say], object]] = {
-        "end_to_end_later": studies.end_to_end_later,
-        "more_surrogates": studies.more_surrogates,
-        "carrying": partial(studies.carrying, scratch=scratch),
-        "precision": partial(studies.precision, scratch=scratch),
-        "crowd": partial(studies.crowd, scratch=scratch),
-        "adaptive": partial(studies.adaptive, scratch=scratch),
-        "unknown": partial(studies.unknown, scratch=scratch),
+    known: dict[str, Callable[[common.Say], object]] = {
+        "end_to_end_later": waiting.end_to_end_later,
+        "more_surrogates": waiting.more_surrogates,
+        "carrying": partial(waiting.carrying, scratch=scratch),
+        "precision": partial(training.precision, scratch=scratch),
+        "crowd": partial(waiting.crowd, scratch=scratch),
+        "adaptive": partial(adapting.adaptive, scratch=scratch),
+        "adaptive_end_to_end": partial(adapting.adaptive_end_to_end, scratch=scratch),
+        "unknown": partial(adapting.unknown, scratch=scratch),
     }
     if name not in known:
         raise InputError(f"study '{name}' is unknown: use one of {', '.join([*on_faces, *known])}")

@@ -216,6 +216,8 @@ def retrain(
     progress: Progress | None = None,
     *,
     training: int = 0,
+    preset: EndToEnd = END_TO_END,
+    known: Sequence[Pictures] = (),
 ) -> EndToEndOutcome:
     """The rounds of the first users against a trainer who trains the extractor too, each training kept once done.
 
@@ -226,6 +228,9 @@ def retrain(
         extractor: The trainer's, where each training starts.
         progress: Told of each training done.
         training: Number of the training: another one differs in its random draws and in nothing else.
+        preset: How to train.
+        known: Poisoned pictures of people of the gallery, none of them a user, numbered alike, which the adaptive
+            trainer has made and adds to the gallery.
     """
 
     def play_kept(
@@ -247,8 +252,12 @@ def retrain(
     identities = data.pictures.identities
     published = {user: poisoned.of(user, identities) for user in poisoned.users[: setting.n_retrained]}
     seed = generator(setting.seed, "end to end", training).initial_seed()
-    sides = data.sides(data.pictures.pixels)
-    return end_to_end(extractor, *sides, published, END_TO_END, seed=seed, progress=progress, play=play_kept)
+    gallery, labels, probes, asked = data.sides(data.pictures.pixels)
+    gallery = torch.cat([gallery, *(each.pixels for each in known)])
+    labels = torch.cat([labels, *(each.identities for each in known)])
+    return end_to_end(
+        extractor, gallery, labels, probes, asked, published, preset, seed=seed, progress=progress, play=play_kept
+    )
 
 
 def carried_over(extractor: Extractor, clean: Tensor, poisoned: Tensor) -> Tensor:

@@ -218,19 +218,39 @@ def test_cosines_are_one_where_nothing_changed(extractor, data):
 
 
 def test_a_training_is_kept_and_another_one_differs(monkeypatch, data, networks):
-    monkeypatch.setattr(experiment, "END_TO_END", replace(experiment.END_TO_END, draws=64))
+    preset = replace(experiment.END_TO_END, draws=64)
     calls = []
     real = experiment.play_round
     monkeypatch.setattr(experiment, "play_round", lambda *given, **more: calls.append(1) or real(*given, **more))
     attack_named(monkeypatch, "blue", turn_blue)
     setting = replace(protocol.choose(), n_retrained=1)
     posts = experiment.poison_users(setting, "blue", data, networks)
-    first, again = (experiment.retrain(setting, data, posts, tiny_extractor(0, 16)) for _ in range(2))
+    start = tiny_extractor(0, 16)
+    first, again = (experiment.retrain(setting, data, posts, start, preset=preset) for _ in range(2))
     assert first.protection.rate.n == 1
     assert len(calls) == 2  # a clean round and the user's, once
     assert torch.equal(first.protection.poisoned.distance, again.protection.poisoned.distance)
-    other = experiment.retrain(setting, data, posts, tiny_extractor(0, 16), training=1)
+    other = experiment.retrain(setting, data, posts, start, training=1, preset=preset)
     assert not torch.equal(first.protection.poisoned.distance, other.protection.poisoned.distance)
+
+
+def test_a_trainer_adds_poison_of_others_to_the_gallery_and_never_of_a_user(monkeypatch, data, networks):
+    attack_named(monkeypatch, "blue", turn_blue)
+    setting, preset = replace(protocol.choose(), n_retrained=1), replace(experiment.END_TO_END, draws=64)
+    posts, galleries = experiment.poison_users(setting, "blue", data, networks), []
+    real = experiment.play_round
+    monkeypatch.setattr(
+        experiment, "play_round", lambda *given, **more: galleries.append(given[1:3]) or real(*given, **more)
+    )
+    stranger = next(who for who in range(len(data.pictures.names)) if who not in data.users[:1])
+    known = data.pictures.take(data.gallery_of(stranger))
+    experiment.retrain(setting, data, posts, tiny_extractor(0, 16), preset=preset, known=[known])
+    for pixels, labels in galleries:
+        assert len(pixels) == len(labels) == len(data.gallery) + len(known.pixels)
+        assert (labels[len(data.gallery) :] == stranger).all()
+    of_user = data.pictures.take(data.gallery_of(data.users[0]))
+    with pytest.raises(InputError, match="poison all"):
+        experiment.retrain(setting, data, posts, tiny_extractor(0, 16), preset=preset, known=[of_user])
 
 
 def test_what_is_shipped_is_made_anew_with_a_card(monkeypatch, data, extractor, tmp_path):

@@ -5,9 +5,10 @@ import datetime
 import pytest
 import torch
 
-from facepoison import experiment, protocol, shipped, studies
+from facepoison import experiment, protocol, shipped
 from facepoison.extractors.catalog import load_extractor
 from facepoison.poisons.similarity import change
+from facepoison.studies.common import crowd_setting
 
 SETTING = protocol.choose(**protocol.read_protocol()["registered"])
 TOLERANCE = protocol.read_protocol()["shipped"]
@@ -44,7 +45,7 @@ def test_todays_users_poisons_are_as_shipped(attack, data, networks, tmp_path, m
 
 @pytest.mark.parametrize("attack", protocol.read_protocol()["crowd"]["attacks"])
 def test_todays_user_of_the_crowd_is_protected_as_the_table_says(attack, networks):
-    setting = studies.crowd_setting()
+    setting = crowd_setting()
     crowd = protocol.load_data(setting)
     today = datetime.date.today().toordinal() % len(crowd.users)
     user, rows = crowd.users[today], [row for row in shipped.read_table("crowd").rows if row["attack"] == attack]

@@ -1,0 +1,225 @@
+"""Studies of the adaptive trainer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fingerprint
+from facepoison import experiment, shipped, timeline
+from facepoison.adapt import ROBUST, by_people, harden, poison_people
+from facepoison.extractors.cards import write_weights
+from facepoison.extractors.catalog import WEIGHTS, load_extractor, record
+from facepoison.extractors.training import find_recipe, training_pictures
+from facepoison.pictures import Pictures
+from facepoison.poisons.hardened import hardened
+from facepoison.poisons.similarity import change
+from facepoison.protection import Protection, difference
+from facepoison.protocol import load_data, load_extractors, read_protocol
+from facepoison.studies.common import Say, crowd_posts, post, real_people, registered, users_posts, write
+from facepoison.wait import among
+
+
+def trainers_poisons(say: Say, scratch: Path) -> tuple[Tensor, dict[str, Tensor]]:
+    """Clean pictures that the adaptive trainer learns from, and by attack poison of the trainer's own making.
+
+    Both are uint8 (people, pictures of each, 3, H, W); making them resumes from files under ``scratch``.
+    """
+    asked, setting = read_protocol()["adapting"], registered()
+    data, networks = load_data(setting), load_extractors(setting)
+    recipe = replace(find_recipe(asked["trainer"]), identities=asked["people"], held_out=0)
+    pixels, _ = training_pictures(recipe, scratch / "adapting" / "clean", "auto", say)
+    clean = pixels[:, : asked["pictures"]]
+    poisons = {}
+    for name in asked["attacks"]:
+        preset = experiment.PRESETS[name]
+        surrogates = [networks[each] for each in experiment.surrogates_of(setting, preset)]
+        folder = scratch / "adapting"
+        poisons[name] = poison_people(clean, preset, surrogates, folder, setting.seed, say, public=data.public)
+    return clean, poisons
+
+
+def trainings(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The trainings that the protocol's ``adapting`` asks for, each once.
+
+    Each has its arm, how many people are poisoned, draws, seed and precision.
+    """
+    people, draws, first = max(asked["curve_people"]), max(asked["curve_draws"]), asked["seeds"][0]
+    usual = {"people": people, "draws": draws, "seed": first, "precision": "bfloat16"}
+    arms = [{"arm": arm} | usual for arm in asked["arms"]]
+    both = {"arm": "both"} | usual
+    again = [both | {"seed": seed} for seed in asked["seeds"][1:]]
+    fewer = [both | {"people": n} for n in asked["curve_people"] if n < people]
+    shorter = [both | {"draws": n} for n in asked["curve_draws"] if n < draws]
+    return [*arms, *again, *fewer, *shorter, both | {"draws": asked["float32_draws"], "precision": "float32"}]
+
+
+def adaptive(say: Say, scratch: Path) -> None:
+    """Trainers who train on poison of their own making, before users nobody tuned on: ``adaptive.json``.
+
+    What each arm's first training ends with goes into ``data/weights``.
+    """
+    asked, began, commit = read_protocol()["adapting"], time.time(), fingerprint.commit()
+    start, (public, poisons) = load_extractor(asked["trainer"]), trainers_poisons(say, scratch)
+    clean = by_people(public)
+    _, data, posted = crowd_posts(say, scratch)
+    before = {attack: experiment.play(data, posts, start) for attack, posts in posted.items()}
+    untrained = {"arm": "none", "people": 0, "draws": 0, "seed": 0, "precision": "bfloat16"}
+    rows = [_met(untrained, attack, each, each) for attack, each in before.items()]
+    asked_for = trainings(asked)
+    for place, how in enumerate(asked_for):
+        known = {"control": [], "both": asked["attacks"]}.get(how["arm"], [how["arm"]])
+        told = {attack: by_people(poisons[attack][: how["people"]]) for attack in known}
+        name = "-".join(map(str, how.values()))
+        checkpoint = scratch / "adapting" / f"{name}.pt"
+        preset = replace(ROBUST, name=name, draws=how["draws"], bfloat16=how["precision"] == "bfloat16")
+        since = time.time()
+        robust = harden(start, clean, told, preset, seed=how["seed"], checkpoint=checkpoint, report=say)
+        if place < len(asked["arms"]):
+            recipe = asdict(preset) | how | {"after": start.name}
+            said: dict[str, object] = {"command": "python -m facepoison study adaptive", "recipe": recipe}
+            said |= shipped.provenance(commit, time.time() - since) | {"test": timeline.measure_unseen(robust)}
+            path = WEIGHTS / f"robust_{how['arm']}.safetensors"
+            write_weights(path, robust.network, said, half=True)
+            record(path.stem, path)
+        for attack, posts in posted.items():
+            rows.append(_met(how, attack, experiment.play(data, posts, robust), before[attack]))
+            say(f"{name}, {attack}: {rows[-1]['protection']}")
+    write("adaptive", rows, asked, commit, began)
+
+
+def _met(how: Mapping[str, object], attack: str, outcome: Protection, untrained: Protection) -> dict[str, Any]:
+    """A row of ``adaptive``: protection, what of it is due to the poison, and what training cost on clean pictures."""
+    return {
+        **how,
+        "attack": attack,
+        "protection": outcome.rate,
+        "due_to_poison": difference(outcome.poisoned, outcome.clean),
+        "accuracy_lost": difference(outcome.clean, untrained.clean),
+    }
+
+
+def adaptive_end_to_end(say: Say, scratch: Path) -> None:
+    """Trainers who train extractor and classifier at once, poison of their own in the gallery, or not.
+
+    The table ``adaptive_end_to_end.json``. Some of the gallery's people, none of them a user, have poisoned pictures
+    that the trainer made.
+    """
+    asked, began, commit = read_protocol()["adapting_end_to_end"], time.time(), fingerprint.commit()
+    setting, data, posted = crowd_posts(say, scratch)
+    setting, start = replace(setting, n_retrained=asked["users"]), load_extractor(asked["trainer"])
+    preset, identities = replace(ROBUST, name="end to end, adaptive", draws=asked["draws"]), data.pictures.identities
+    others = torch.tensor(data.users[-asked["people"] :])
+    known = []
+    for posts in posted.values():
+        theirs = torch.isin(identities[posts.index], others)
+        known.append(Pictures(posts.pixels[theirs], identities[posts.index[theirs]], data.pictures.names))
+    rows = []
+    for arm, told in (("none", []), ("both", known)):
+        for attack, posts in posted.items():
+            what = f"{arm}, {attack}"
+            outcome = experiment.retrain(
+                setting,
+                data,
+                posts,
+                start,
+                lambda done, of, what=what: say(f"{what}: {done} of {of} trainings"),  # type: ignore[misc]
+                preset=preset,
+                known=told,
+            )
+            row = {"arm": arm, "attack": attack, "protection": outcome.protection.rate}
+            row |= {"due_to_poison": difference(outcome.protection.poisoned, outcome.protection.clean)}
+            rows.append(row | {"clean_fit": outcome.clean_fit, "own_fit": float(outcome.own_fit.mean())})
+    write("adaptive_end_to_end", rows, asked, commit, began)
+
+
+def unknown(say: Say, scratch: Path) -> None:
+    """Adaptive trainers before attacks that they did not train on, and before the user's reply: ``unknown.json``."""
+    asked, began, commit = read_protocol()["unknown"], time.time(), fingerprint.commit()
+    arms = read_protocol()["adapting"]
+    start, reply = arms["trainer"], asked["reply"]
+    names = [start, *(f"robust_{arm}" for arm in arms["arms"])]
+    setting, crowd, crowds_posts = crowd_posts(say, scratch)
+    some = [among(crowd, posts, crowd.users, crowd.users[: asked["users"]]) for posts in crowds_posts.values()]
+    data = some[0][0]
+    posted = {name: posts for name, (_, posts) in zip(crowds_posts, some, strict=True)}
+    networks = {name: load_extractor(name) for name in (*setting.surrogates, *asked["elsewhere"], *names)}
+    shaken = {name: hardened(networks[name], asked["hardened"]) for name in setting.surrogates}
+    lowkey, elsewhere = experiment.PRESETS["lowkey"], replace(setting, surrogates=tuple(asked["elsewhere"]))
+    alone = replace(setting, surrogates=(reply,))
+    together = replace(setting, surrogates=(reply, *setting.surrogates))
+    others = {name: (setting, experiment.PRESETS[name], networks) for name in setting.attacks if name not in posted} | {
+        "lowkey on other surrogates": (elsewhere, lowkey, networks),
+        "lowkey, louder": (setting, replace(lowkey, weight=asked["weight"]), networks),
+        "lowkey, hardened": (setting, lowkey, shaken),
+        "lowkey on the robust extractor": (alone, lowkey, networks),
+        "lowkey on the robust extractor and others": (together, lowkey, networks),
+    }
+    for name, how in others.items():
+        posted[name] = post(*how[:2], data, how[2], lambda done, name=name: say(f"{name}: {done} users"))  # type: ignore[misc]
+    public, poisons = trainers_poisons(say, scratch)
+    own = public[: asked["again"]]
+    answer = poison_people(own, lowkey, [networks[reply]], scratch / "again", setting.seed, say, public=data.public)
+    preset = replace(ROBUST, name="once more", draws=asked["draws"])
+    checkpoint = scratch / "again" / "once-more.pt"
+    told = {name: by_people(each) for name, each in (poisons | {"the reply": answer}).items()}
+    once_more = harden(networks[reply], by_people(public), told, preset, seed=0, checkpoint=checkpoint, report=say)
+    trainers = {name: networks[name] for name in names} | {f"{reply}, once more": once_more}
+    rows = []
+    for attack, posts in posted.items():
+        loud = float(change(data.pictures.pixels[posts.index], posts.pixels).psnr.mean())
+        for trainer, extractor in trainers.items():
+            outcome = experiment.play(data, posts, extractor)
+            row = {"attack": attack, "psnr": loud, "trainer": trainer, "protection": outcome.rate}
+            rows.append(row | {"due_to_poison": difference(outcome.poisoned, outcome.clean)})
+    write("unknown", rows, asked, commit, began)
+
+
+def adaptive_real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> None:
+    """The adaptive trainer on real people: a real extractor trained on others' poison: ``adaptive_real.json``.
+
+    Everybody but the users is public: their first pictures are poisoned by the trainer, who then trains on them.
+    Weights are not kept.
+
+    Args:
+        say: Told what is going on.
+        faces: Folder of pictures, a sub-folder for each person.
+        source: What these pictures are, in words.
+        extractors: Folder of extractors, if not ``models`` beside the pictures.
+
+    Raises:
+        InputError: there is no such folder, or no extractor.
+    """
+    began, commit = time.time(), fingerprint.commit()
+    setting, data, networks, told = real_people(faces, source, extractors)
+    asked = read_protocol()["adapting_real"]
+    start, people = networks[asked["trainer"]], data.pictures.identities
+    others = [who for who in range(len(data.pictures.names)) if who not in data.users]
+    clean = data.pictures.take(torch.cat([(people == who).nonzero().flatten()[: asked["pictures"]] for who in others]))
+    poisons, posted = {}, {}
+    for attack in asked["attacks"]:
+        parts = []
+        for who in others:
+            own = clean.of(who).pixels
+            made = experiment.poison(setting, experiment.PRESETS[attack], own, networks, data.public)
+            parts.append(made.arrays["pixels"])
+            say(f"{attack}: {len(parts)} of {len(others)} public people")
+        poisons[attack] = replace(clean, pixels=torch.cat(parts))
+        posted[attack] = users_posts(say, setting, attack, data, networks)
+    before = {attack: experiment.play(data, posts, start) for attack, posts in posted.items()}
+    rows = [_met({"arm": "none", "rate": 0.0}, attack, each, each) for attack, each in before.items()]
+    for rate in asked["rates"]:
+        preset = replace(ROBUST, name=f"robust training, rate {rate}", draws=asked["draws"], rate=rate)
+        for arm, taught in (("control", {}), ("both", poisons)):
+            robust = harden(start, clean, taught, preset, seed=setting.seed, report=say)
+            for attack, posts in posted.items():
+                outcome = experiment.play(data, posts, robust)
+                rows.append(_met({"arm": arm, "rate": rate}, attack, outcome, before[attack]))
+    command = "python -m facepoison study adaptive_real --faces FOLDER"
+    write("adaptive_real", rows, asked | told | {"public_people": len(others)}, commit, began, command)

@@ -1,0 +1,107 @@
+"""What several studies stand on: the registered setting, the crowd, real people, and how tables are written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facepoison import experiment, shipped, timeline
+from facepoison.adapt import poison_people
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor
+from facepoison.protocol import Data, Setting, choose, load_data, load_extractors, read_protocol
+
+Say = Callable[[str], None]
+
+
+def registered() -> Setting:
+    """The setting that the book's results are registered at."""
+    return choose(**read_protocol()["registered"])
+
+
+def crowd_setting() -> Setting:
+    """The registered setting with the protocol's crowd as people, all of them users."""
+    asked = read_protocol()["crowd"]
+    return replace(registered(), people=asked["people"], per_person=asked["pictures"], n_users=asked["people"])
+
+
+def crowd_posts(say: Say, scratch: Path) -> tuple[Setting, Data, dict[str, experiment.Poisoned]]:
+    """The crowd, and what each of it publishes by attack; resumes from files under ``scratch``."""
+    setting = crowd_setting()
+    data, networks = load_data(setting), load_extractors(setting)
+    index = [data.gallery_of(user) for user in data.users]
+    clean = torch.stack([data.pictures.pixels[places] for places in index])
+    posted = {}
+    for attack in read_protocol()["crowd"]["attacks"]:
+        preset = experiment.PRESETS[attack]
+        surrogates = [networks[name] for name in experiment.surrogates_of(setting, preset)]
+        start = time.perf_counter()
+        pixels = poison_people(clean, preset, surrogates, scratch / "crowd", setting.seed, say, public=data.public)
+        seconds = time.perf_counter() - start
+        posted[attack] = experiment.Poisoned(torch.cat(index), pixels.flatten(0, 1), data.users, seconds)
+    return setting, data, posted
+
+
+def post(
+    setting: Setting,
+    preset: experiment.Preset,
+    data: Data,
+    networks: Mapping[str, Extractor],
+    say: Callable[[int], None],
+) -> experiment.Poisoned:
+    """What the users of a data set publish under a preset that is not among the protocol's attacks."""
+    parts = []
+    for user in data.users:
+        own = data.pictures.pixels[data.gallery_of(user)]
+        parts.append(experiment.poison(setting, preset, own, networks, data.public))
+        say(len(parts))
+    index = [data.gallery_of(user) for user in data.users]
+    pixels = torch.cat([part.arrays["pixels"] for part in parts])
+    return experiment.Poisoned(torch.cat(index), pixels, data.users, sum(part.seconds for part in parts))
+
+
+def users_posts(
+    say: Say, setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor]
+) -> experiment.Poisoned:
+    """What the users publish, with a line for each of them."""
+    return experiment.poison_users(
+        setting, attack, data, networks, lambda done, of: say(f"{attack}: {done} of {of} users")
+    )
+
+
+def real_people(
+    faces: Path, source: str, extractors: Path | None
+) -> tuple[Setting, Data, dict[str, Extractor], dict[str, object]]:
+    """Setting, pictures and extractors of a study of real people, and what its card says of them."""
+    registry = read_protocol()["registered"]
+    setting = choose(registry["profile"], str(faces), registry["seed"], str(extractors) if extractors else "")
+    if setting.extractors is None:
+        raise InputError(f"{faces}: no folder 'models' beside it: give one of extractors")
+    data = load_data(setting)
+    told = {
+        "source": source,
+        "people": len(data.pictures.names),
+        "pictures": data.pictures.pixels,
+        "users": len(data.users),
+        "surrogates": setting.surrogates,
+    }
+    return setting, data, timeline.timeline(setting), told
+
+
+def write(
+    name: str,
+    rows: list[dict[str, Any]],
+    asked: Mapping[str, object],
+    commit: str,
+    began: float,
+    command: str = "",
+) -> None:
+    """Write a study's table: its rows, what the protocol asked, the commit and the second that it began at."""
+    command = command or f"python -m facepoison study {name}"
+    seconds = time.time() - began
+    shipped.write_table(name, rows, command=command, inputs=asked, commit=commit, seconds=seconds)

@@ -1,0 +1,198 @@
+"""Studies of the oblivious trainer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fingerprint
+from facepoison import experiment, timeline
+from facepoison.device import pick_device
+from facepoison.extractors import Extractor
+from facepoison.extractors.catalog import find_entry, load_extractor
+from facepoison.extractors.training import STRONG, Recipe, find_recipe, fit, rank_1, snapshot, training_pictures
+from facepoison.poisons.similarity import change
+from facepoison.protection import rank_one
+from facepoison.protocol import embeddings, load_data, load_extractors, read_protocol
+from facepoison.recognition import Recogniser
+from facepoison.studies.common import Say, crowd_posts, post, real_people, registered, users_posts, write
+from facepoison.wait import CHANGES, among, half_factorial
+
+FACTORS = tuple(CHANGES)
+RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
+
+
+def end_to_end_later(say: Say) -> None:
+    """Users' old pictures before trainers who fine-tune a later extractor on them: ``end_to_end_later.json``."""
+    asked, began, commit = read_protocol()["waiting"], time.time(), fingerprint.commit()
+    setting = replace(registered(), n_retrained=asked["end_to_end_users"])
+    data, networks = load_data(setting), load_extractors(setting)
+    rows = []
+    for attack in asked["end_to_end_attacks"]:
+        posts = experiment.poison_users(setting, attack, data, networks)
+        for name in asked["end_to_end"]:
+            outcome = experiment.retrain(
+                setting,
+                data,
+                posts,
+                load_extractor(name),
+                lambda done, of, what=f"{attack}, {name}": say(f"{what}: {done} of {of} trainings"),  # type: ignore[misc]
+            )
+            rows.append(
+                {
+                    "attack": attack,
+                    "extractor": name,
+                    "protection": outcome.protection.rate,
+                    "by_user": outcome.protection.poisoned.by_user.tolist(),
+                    "clean_fit": outcome.clean_fit,
+                    "own_fit": float(outcome.own_fit.mean()),
+                }
+            )
+    write("end_to_end_later", rows, asked, commit, began)
+
+
+def more_surrogates(say: Say) -> None:
+    """LowKey made on one, two and more surrogates, before every extractor: ``more_surrogates.json``."""
+    asked, began, commit = read_protocol()["waiting"], time.time(), fingerprint.commit()
+    setting = replace(registered(), surrogates=tuple(asked["surrogates"]))
+    data, trainers = load_data(setting), timeline.timeline(setting)
+    data = replace(data, users=data.users[: asked["surrogate_users"]])
+    rows = []
+    for n in range(1, len(setting.surrogates) + 1):
+        preset = replace(experiment.PRESETS["lowkey"], extractors=n)
+        posts = post(setting, preset, data, trainers, lambda done, n=n: say(f"{n} surrogates: {done} users"))  # type: ignore[misc]
+        clean = data.pictures.pixels[posts.index]
+        loud = float(change(clean, posts.pixels).psnr.mean())
+        for name, extractor in trainers.items():
+            row = {"surrogates": n, "psnr": loud, "extractor": name, "white_box": name in setting.surrogates[:n]}
+            rows.append(row | {"protection": experiment.play(data, posts, extractor).rate})
+    write("more_surrogates", rows, asked, commit, began)
+
+
+def carrying(say: Say, scratch: Path) -> None:
+    """What carries a poison over from one surrogate to another extractor, by design: ``carrying.json``.
+
+    Sixteen small extractors are trained, in half of a factorial in four factors from two seeds; the poison is made on
+    one surrogate that is none of them.
+    """
+    asked, began, commit = read_protocol()["carrying"], time.time(), fingerprint.commit()
+    setting = replace(registered(), surrogates=(asked["surrogate"],))
+    data, networks = load_data(setting), {asked["surrogate"]: load_extractor(asked["surrogate"])}
+    data = replace(data, users=data.users[: asked["users"]])
+    presets = {name: replace(experiment.PRESETS[name], extractors=1) for name in asked["attacks"]}
+    posted = {
+        name: post(setting, preset, data, networks, lambda done, name=name: say(f"{name}: {done} users"))  # type: ignore[misc]
+        for name, preset in presets.items()
+    }
+    rows = []
+    for seed in asked["seeds"]:
+        for levels in half_factorial(FACTORS):
+            extractor, accuracy = _small(asked, levels, seed, scratch, say)
+            row: dict[str, object] = {**levels, "seed": seed, "training_rank_1": accuracy}
+            for name, posts in posted.items():
+                clean = data.pictures.pixels[posts.index]
+                row[f"{name}_cosine"] = float(experiment.carried_over(extractor, clean, posts.pixels).mean())
+                row[f"{name}_protection"] = experiment.play(data, posts, extractor).rate
+            rows.append(row)
+    write("carrying", rows, asked, commit, began)
+
+
+def _small(
+    asked: Mapping[str, Any], levels: Mapping[str, int], seed: int, scratch: Path, say: Say
+) -> tuple[Extractor, float]:
+    """One extractor of the design, trained, with its rank-1 on its own training people."""
+    like = find_recipe(asked["surrogate"])
+    most = max(asked["people"])
+    code = "".join(str(levels[factor]) for factor in FACTORS)
+    recipe = Recipe(
+        f"carrying-{code}-{seed}",
+        asked["architecture"][levels["architecture"]],
+        asked["people"][levels["people"]],
+        asked["per_person"],
+        asked["epochs"][levels["people"]],
+        like.loss,
+        like.scale,
+        like.margin,
+        warm_up=50,
+        augmentation=STRONG if levels["augmentation"] else like.augmentation,
+        bfloat16=like.bfloat16,
+        seed=seed,
+        population=asked["identities"][levels["identities"]],
+    )
+    everybody = replace(recipe, name="carrying", identities=most, held_out=0, seed=0)
+    folder = scratch / "carrying"
+    pixels, _ = training_pictures(everybody, folder / recipe.people.replace("/", "-"), "auto", say)
+    own = pixels[: recipe.identities]
+    network, _, _ = fit(recipe, own, folder / f"{recipe.name}.pt", pick_device("auto"), say)
+    digest = fingerprint.of_file(folder / f"{recipe.name}.pt")
+    trained = snapshot(network, recipe.name)
+    return Extractor(trained.network, trained.contract, name=recipe.name, sha256=digest), rank_1(trained, own)
+
+
+def crowd(say: Say, scratch: Path) -> None:
+    """Many users' old pictures before every extractor of the timeline: ``crowd.json``.
+
+    And the same few users among fewer people and more: ``crowd_size.json``.
+    """
+    asked, began, commit = read_protocol()["crowd"], time.time(), fingerprint.commit()
+    setting, data, posted = crowd_posts(say, scratch)
+    rows = []
+    for attack, posts in posted.items():
+        for name, extractor in timeline.timeline(setting).items():
+            outcome = experiment.play(data, posts, extractor)
+            row = {"attack": attack, "extractor": name, "role": experiment.role(setting, attack, name)}
+            rows.append(row | {"protection": outcome.rate, "by_user": outcome.poisoned.by_user.tolist()})
+            say(f"{attack}, {name}: {outcome.rate.value:.3f}")
+    write("crowd", rows, asked, commit, began)
+    rows = []
+    for attack, posts in posted.items():
+        for n in asked["sizes"]:
+            few, few_posts = among(data, posts, data.users[:n], data.users[: asked["size_users"]])
+            for name in asked["size_extractors"]:
+                rate = experiment.play(few, few_posts, load_extractor(name)).rate
+                rows.append({"attack": attack, "people": n, "extractor": name, "protection": rate})
+    write("crowd_size", rows, asked, commit, began, "python -m facepoison study crowd")
+
+
+def real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> None:
+    """The oblivious trainer on real people, with other people's extractors: ``real_*.json``, numbers only.
+
+    ``real_recognisers`` holds rank-1 on everybody's clean probes, ``real_waiting`` the protection of the users.
+
+    Args:
+        say: Told what is going on.
+        faces: Folder of pictures, a sub-folder for each person.
+        source: What these pictures are, in words.
+        extractors: Folder of extractors, if not ``models`` beside the pictures.
+
+    Raises:
+        InputError: there is no such folder, or no extractor.
+    """
+    began, commit = time.time(), fingerprint.commit()
+    setting, data, networks, told = real_people(faces, source, extractors)
+    asked = read_protocol()["real"] | told
+    years = {name: find_entry(name).year for name in networks}
+    ranks = []
+    for seed in asked["seeds"]:
+        again = data if seed == setting.seed else load_data(replace(setting, seed=seed))
+        for name, network in networks.items():
+            say(f"{name}: embeds the pictures of seed {seed}")
+            rank = rank_one(*again.sides(embeddings(network, again.pictures.pixels)))
+            row = {"extractor": name, "year": years[name], "sha256": network.sha256, "seed": seed}
+            ranks.append(row | {"rank_1": rank})
+    rows = []
+    for attack in read_protocol()["real"]["attacks"]:
+        posts = users_posts(say, setting, attack, data, networks)
+        loud = float(change(data.pictures.pixels[posts.index], posts.pixels).psnr.mean())
+        for name, network in networks.items():
+            role = experiment.role(setting, attack, name)
+            for recogniser in RECOGNISERS:
+                row = {"attack": attack, "extractor": name, "year": years[name], "role": role, "psnr": loud}
+                rate = experiment.play(data, posts, network, recogniser=recogniser).rate
+                rows.append(row | {"recogniser": recogniser, "protection": rate})
+    command = "python -m facepoison study real --faces FOLDER"
+    write("real_recognisers", ranks, asked, commit, began, command)
+    write("real_waiting", rows, asked, commit, began, command)
