@@ -85,6 +85,12 @@ def tags(cell: Notebook) -> list[str]:
     return list(cell.metadata.get("tags", []))
 
 
+def title(notebook: Notebook) -> str:
+    """The first heading of a chapter."""
+    lines = (line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
+    return next((line.removeprefix("# ") for line in lines if line.startswith("# ")), "without a title")
+
+
 def defaults(notebook: Notebook) -> dict[str, Any]:
     """Names and default values of the parameters that a chapter knows: what its cell tagged ``parameters`` assigns."""
     found: dict[str, Any] = {}

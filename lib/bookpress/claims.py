@@ -56,6 +56,7 @@ class Registered:
         value: The value once measured at the registered setting; None before the first run.
         tolerance: How far another machine's value may lie from it.
         declared: Where the statement did not reproduce, the reason that the book gives.
+        front: What the figure on the first page calls it; None where it is not shown there.
     """
 
     chapter: str
@@ -66,6 +67,7 @@ class Registered:
     tolerance: float
     value: float | None = None
     declared: str | None = None
+    front: str | None = None
 
     def holds(self, value: float) -> bool:
         """Whether a measured value makes the statement true."""

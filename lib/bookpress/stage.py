@@ -18,7 +18,8 @@ import nbformat
 from nbformat import NotebookNode as Notebook
 
 from bookpress import chapters as ch
-from bookpress.claims import shown
+from bookpress import generated
+from bookpress.claims import registered_claims, shown
 from bookpress.execute import duration, text_of
 from bookpress.files import PressError
 
@@ -69,9 +70,13 @@ def figure(output: Notebook, name: str, folder: Path) -> Notebook:
     file = folder / f"{name}.{ENDINGS[kind]}"
     content = output.data[kind]
     file.write_bytes(content.encode() if kind == "image/svg+xml" else base64.b64decode(content))
+    caption = one_line(said.get("caption", ""))
+    if "csv" in said:
+        file.with_suffix(".csv").write_text(said["csv"])
+        caption += f" {{download}}`Numbers (CSV) <{folder.name}/{name}.csv>`"
     return markdown(
         f"`````{{figure}} {folder.name}/{file.name}\n:name: fig-{said.get('name', name)}\n"
-        f":alt: {one_line(said.get('alt', ''))}\n\n{one_line(said.get('caption', ''))}\n`````\n"
+        f":alt: {one_line(said.get('alt', ''))}\n\n{caption}\n`````\n"
     )
 
 
@@ -155,6 +160,7 @@ def stage(root: Path, executed: Path, staged: Path) -> list[Claim]:
         shutil.copy(root / name, staged)
     shutil.copytree(root / "book", staged / "book")
     claims: list[Claim] = []
+    runs: dict[str, Notebook] = {}
     for source in ch.chapters(root):
         if not (executed / source.name).is_file():
             raise PressError(f"{source.stem}: not executed in {executed}: run make execute (or make book) first")
@@ -168,8 +174,27 @@ def stage(root: Path, executed: Path, staged: Path) -> list[Claim]:
         place.parent.mkdir(exist_ok=True)
         place.write_text(text_of(notebook))
         claims += said
+        runs[ch.title(chapter)] = chapter.metadata.bookpress
     names = [claim["id"] for claim in claims]
     for name in names:
         if names.count(name) > 1:
             raise PressError(f"claim '{name}': made more than once: make it in one place")
+    _fill_pages(root, staged / "book", claims, runs)
     return claims
+
+
+def _fill_pages(root: Path, pages: Path, claims: list[Claim], runs: Mapping[str, Notebook]) -> None:
+    """Write what the pages of prose say of the run itself."""
+
+    def beside() -> str:
+        made = {claim["id"]: claim for claim in claims}
+        return generated.beside(generated.findings(root), made, registered_claims(root / "data" / "claims.toml"))
+
+    def front() -> str:
+        registered = registered_claims(root / "data" / "claims.toml")
+        labels = {name: entry.front for name, entry in registered.items() if entry.front}
+        return generated.front_figure(pages, claims, labels)
+
+    parts = {"beside": beside, "times": lambda: generated.times(runs, generated.studies(root)), "front": front}
+    for page in sorted(pages.glob("*.md")):
+        generated.fill(page, parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 import fingerprint
 from facepoison.device import batches
 from facepoison.end_to_end import EndToEnd, fine_tune
-from facepoison.experiment import METHODS, Preset, craft
+from facepoison.experiment import METHODS, Preset, Progress, craft, find_preset, poison
 from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
+from facepoison.protocol import Data, Setting
 from facepoison.store import describe, written_whole
 
 SHARD = 10  # people in one file of poisoned pictures
@@ -80,6 +82,42 @@ def poison_people(
         with safe_open(path, "pt") as shard:
             shards.append(shard.get_tensor("pixels"))
     return torch.cat(shards)
+
+
+def poison_public(
+    setting: Setting,
+    attack: str,
+    data: Data,
+    networks: Mapping[str, Extractor],
+    people: int,
+    pictures: int,
+    progress: Progress | None = None,
+) -> tuple[Pictures, Pictures]:
+    """What a small robust training learns from: public people, and poison that the trainer made of some of them.
+
+    Args:
+        setting: Gives the seed and the surrogates.
+        attack: The protocol's name of the attack.
+        data: Holds the public people.
+        networks: Extractors by name, the surrogates among them.
+        people: How many people are poisoned, the first ones.
+        pictures: How many pictures of each person are taken, the first ones, or as many as there are.
+        progress: Told of every person done.
+
+    Returns:
+        All public people's clean pictures, and the poisoned ones, numbered alike.
+    """
+    who = data.public.identities
+    everybody = range(len(data.public.names))
+    clean = data.public.take(torch.cat([(who == each).nonzero().flatten()[:pictures] for each in everybody]))
+    poisoned: list[Tensor] = []
+    some = clean.take((clean.identities < people).nonzero().flatten())
+    for each in some.identities.unique().tolist():  # type: ignore[no-untyped-call]
+        made = poison(setting, find_preset(attack), some.of(each).pixels, networks, data.public)
+        poisoned.append(made.arrays["pixels"])
+        if progress:
+            progress(len(poisoned), min(people, len(everybody)))
+    return clean, replace(some, pixels=torch.cat(poisoned))
 
 
 def by_people(pixels: Tensor) -> Pictures:

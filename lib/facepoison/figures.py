@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import io
 import time
@@ -30,6 +31,7 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#8e5a9e", 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 160,
+    "svg.hashsalt": "Poisoned Once",
     "figure.constrained_layout.use": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -39,6 +41,8 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "font.size": 10,
 }
+
+UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}}  # so that the same figure is the same file
 
 
 def new_figure(
@@ -50,25 +54,54 @@ def new_figure(
     return figure, list(axes.flat)
 
 
-def show(figure: Figure, caption: str, alt: str) -> None:
-    """Display a figure with its caption and its alternative text.
+def show(figure: Figure, caption: str, alt: str, numbers: Sequence[Sequence[object]] = ()) -> None:
+    """Display a figure with its caption and its alternative text: lines as SVG, pixels as PNG.
 
     Args:
         figure: A matplotlib figure; it is closed afterwards.
         caption: What to look at, in a sentence or two.
         alt: What the figure shows, for readers who do not see it: at least 20 characters.
+        numbers: What is drawn, as rows of a table, the first of them the header; the page offers them as CSV.
 
     Raises:
         ValueError: caption or alternative text is missing.
     """
     if not caption or len(alt) < 20:
         raise ValueError("a figure needs a caption and an alternative text that says what it shows")
-    picture = io.BytesIO()
+    pixels = any(axes.images for axes in figure.axes)
+    drawn = save(figure, "png" if pixels else "svg")
+    picture = {"image/png": drawn} if pixels else {"image/svg+xml": drawn.decode()}
+    said = {"caption": caption, "alt": alt} | ({"csv": as_csv(numbers)} if numbers else {})
+    data = picture | {"text/plain": alt}
+    display(data, raw=True, metadata={"figure": said})  # type: ignore[no-untyped-call]
+
+
+def save(figure: Figure, form: str, dpi: float | None = None) -> bytes:
+    """A figure as a file of a form that matplotlib knows, in the book's style, on white, the same for the same data."""
+    file = io.BytesIO()
     with plt.rc_context(STYLE):
-        figure.savefig(picture, format="png", facecolor="white")
+        figure.savefig(
+            file, format=form, facecolor="white", dpi=dpi or plt.rcParams["savefig.dpi"], metadata=UNDATED.get(form)
+        )
     plt.close(figure)
-    data = {"image/png": picture.getvalue(), "text/plain": alt}
-    display(data, raw=True, metadata={"figure": {"caption": caption, "alt": alt}})  # type: ignore[no-untyped-call]
+    return file.getvalue()
+
+
+def as_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV; numbers with six digits, cells without a value empty."""
+    file = io.StringIO()
+    cells = ([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    csv.writer(file, lineterminator="\n").writerows(cells)
+    return file.getvalue()
+
+
+RATE_COLUMNS = ("value", "low", "high", "users", "probes", "clean_error")
+
+
+def rate_numbers(rate: Rate) -> tuple[object, ...]:
+    """A rate as numbers, in the order of ``RATE_COLUMNS``."""
+    clean = None if rate.clean_error is None else rate.clean_error.value
+    return rate.value, rate.low, rate.high, rate.n, rate.probes, clean
 
 
 def show_pictures(pixels: Tensor, caption: str, alt: str, *, columns: int = 8, labels: Sequence[str] = ()) -> None:
@@ -109,31 +142,54 @@ def side_by_side(before: Tensor, after: Tensor) -> Tensor:
 def show_cosines(same: Tensor, different: Tensor, caption: str, alt: str) -> None:
     """Display how cosines between embeddings are distributed, for pairs of one person and of two."""
     figure, (axes,) = new_figure()
+    numbers: list[tuple[object, ...]] = [("pairs", "from", "to", "density")]
     for cosines, label, colour in ((different, "two people", GREY), (same, "one person", BLUE)):
-        axes.hist(cosines.numpy(), bins=80, range=(-1, 1), density=True, alpha=0.7, color=colour, label=label)
+        density, edges, _ = axes.hist(
+            cosines.numpy(), bins=80, range=(-1, 1), density=True, alpha=0.7, color=colour, label=label
+        )
+        bins = zip(edges[:-1].tolist(), edges[1:].tolist(), density.tolist(), strict=True)  # type: ignore[union-attr]
+        numbers += [(label, *each) for each in bins]
     axes.set_xlabel("cosine between the embeddings of a probe and a gallery picture")
     axes.set_ylabel("density")
     axes.legend()
-    show(figure, caption, alt)
+    show(figure, caption, alt, numbers)
 
 
-def show_rates(rates: Mapping[str, Rate], caption: str, alt: str, label: str) -> None:
-    """Display rates with their 95 % intervals, one line each, from top to bottom."""
+def draw_rates(rates: Mapping[str, Rate], label: str, *, whole: bool = False) -> Figure:
+    """A figure of rates with their 95 % intervals, one line each, from top to bottom, and clean errors where known.
+
+    The axis goes from 0 to 100 % where it is to be ``whole``.
+    """
     figure, (axes,) = new_figure(height=0.8 + 0.4 * len(rates))
     for row, rate in enumerate(rates.values()):
         axes.plot([100 * rate.low, 100 * rate.high], [row, row], color=BLUE, linewidth=3, alpha=0.4)
         axes.plot(100 * rate.value, row, "o", color=BLUE)
+        if rate.clean_error is not None:
+            clean = 100 * rate.clean_error.value
+            axes.plot([clean, clean], [row - 0.35, row + 0.35], color=GREY, linestyle="--")
     axes.set_yticks(range(len(rates)), list(rates))
     axes.set_ylim(len(rates) - 0.5, -0.5)
+    if whole:
+        axes.set_xlim(-4, 104)
     axes.set_xlabel(f"{label}, %")
-    show(figure, caption, alt)
+    return figure
+
+
+def show_rates(rates: Mapping[str, Rate], caption: str, alt: str, label: str) -> None:
+    """Display rates as ``draw_rates`` draws them."""
+    numbers = [("", *RATE_COLUMNS), *((name, *rate_numbers(rate)) for name, rate in rates.items())]
+    show(draw_rates(rates, label), caption, alt, numbers)
 
 
 def show_protection(results: Mapping[str, Protection], caption: str, alt: str) -> None:
     """Display every user's protection, the mean with its interval and the clean error, a line for each result."""
     figure, (axes,) = new_figure(height=1.0 + 0.45 * len(results))
+    numbers: list[tuple[object, ...]] = [("", "user", *RATE_COLUMNS)]
     for row, result in enumerate(results.values()):
         users = 100 * result.poisoned.by_user.numpy()
+        name = list(results)[row]
+        numbers.append((name, "all", *rate_numbers(result.rate)))
+        numbers += [(name, number, error / 100) for number, error in enumerate(users.tolist(), 1)]
         offsets = [row + 0.5 * ((i + 0.5) / len(users) - 0.5) for i in range(len(users))]
         axes.plot(users, offsets, "o", color=GREY, alpha=0.5, markersize=4, markeredgewidth=0)
         axes.plot([100 * result.rate.low, 100 * result.rate.high], [row] * 2, color=ORANGE, linewidth=3)
@@ -144,7 +200,7 @@ def show_protection(results: Mapping[str, Protection], caption: str, alt: str) -
     axes.set_ylim(len(results) - 0.5, -0.5)
     axes.set_xlim(-4, 104)
     axes.set_xlabel("clean probes not recognised, %")
-    show(figure, caption, alt)
+    show(figure, caption, alt, numbers)
 
 
 def percent(rate: Rate) -> str:
@@ -223,7 +279,8 @@ def show_tradeoff(points: Mapping[str, tuple[float, Rate]], caption: str, alt: s
     axes.set_ylabel("clean probes not recognised, %")
     axes.set_ylim(-4, 104)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    show(figure, caption, alt)
+    rows = [(name, quality, *rate_numbers(rate)) for name, (quality, rate) in points.items()]
+    show(figure, caption, alt, [("", "psnr_db", *RATE_COLUMNS), *rows])
 
 
 def show_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], caption: str, alt: str) -> None:
@@ -245,7 +302,12 @@ def show_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], caption: st
     for place in axes[len(curves) :]:
         place.set_axis_off()
     axes[0].set_ylabel("named right, %")
-    show(figure, caption, alt)
+    numbers = [
+        (name, step, share)
+        for name, curve in curves.items()
+        for step, share in zip(curve["step"], curve["accuracy"], strict=True)
+    ]
+    show(figure, caption, alt, [("extractor", "step", "accuracy"), *numbers])
 
 
 def show_series(
@@ -289,7 +351,12 @@ def show_series(
     axes.set_ylabel("clean probes not recognised, %")
     axes.set_ylim(-4, 104)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9, frameon=False)
-    show(figure, caption, alt)
+    rows = [
+        (name, place, *rate_numbers(rate))
+        for name, rates in lines.items()
+        for place, rate in zip(places, rates, strict=True)
+    ]
+    show(figure, caption, alt, [("", along, *RATE_COLUMNS), *rows])
 
 
 def draw_answers(right: Mapping[str, Sequence[bool]], pixels: Tensor | None) -> Figure:

@@ -43,6 +43,21 @@ def timeline(setting: Setting) -> dict[str, Extractor]:
     return {entry.name: load_extractor(entry.name, folder=setting.extractors) for entry in entries(setting)}
 
 
+def robust(setting: Setting) -> dict[str, Extractor]:
+    """The book's extractors trained on poison, and their control, by name; none where other people's are used."""
+    return {name: load_extractor(name) for name in robust_cards()} if setting.extractors is None else {}
+
+
+def robust_cards(folder: Path = WEIGHTS) -> dict[str, dict[str, Any]]:
+    """Cards of the book's extractors that continue another's training, by name, in the catalogue's order.
+
+    Raises:
+        InputError: a card is damaged.
+    """
+    after = {entry.name: entry for entry in catalogue().values() if entry.kind == "own" and entry.after}
+    return {name: card for name, entry in after.items() if (card := read_card(entry, folder))}
+
+
 def own_cards(folder: Path = WEIGHTS) -> dict[str, dict[str, Any]]:
     """Cards of the book's own extractors by name, in order of years; those not trained yet have none.
 

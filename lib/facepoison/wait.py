@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from scipy import stats
@@ -15,7 +14,7 @@ from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.experiment import Poisoned, Progress, play
 from facepoison.extractors import Extractor
-from facepoison.protection import Protection, Rate
+from facepoison.protection import Protection
 from facepoison.protocol import Data
 from facepoison.recognition import Recogniser
 
@@ -112,31 +111,6 @@ def in_words(name: str, answers: Mapping[str, Sequence[bool]]) -> str:
     """How many probes an extractor names by attack, as a sentence for those who do not see the picture."""
     said = [f"{sum(right)} of {len(right)} probes despite {attack}" for attack, right in answers.items()]
     return f"{name} names {' and '.join(said)}."
-
-
-def by_pair(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[tuple[str, str], Rate], dict[str, list[str]]]:
-    """Of the study ``crowd``: the rates by attack and extractor, and by attack the extractors that it was made on."""
-    rates: dict[tuple[str, str], Rate] = {}
-    inside: dict[str, list[str]] = {}
-    for row in rows:
-        rates[row["attack"], row["extractor"]] = row["protection"]
-        inside.setdefault(row["attack"], []).extend([row["extractor"]] if row["role"] == "white-box" else [])
-    return rates, inside
-
-
-def surrogate_lines(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[int, float], dict[str, list[Rate]]]:
-    """Of the study ``more_surrogates``: PSNR (dB) by number of surrogates, and the rates by extractor in that order.
-
-    Extractors that are a surrogate in some row are left out.
-    """
-    rows = list(rows)
-    inside = {row["extractor"] for row in rows if row["white_box"]}
-    quality = {row["surrogates"]: row["psnr"] for row in rows}
-    lines: dict[str, list[Rate]] = {}
-    for row in rows:
-        if row["extractor"] not in inside:
-            lines.setdefault(row["extractor"], []).append(row["protection"])
-    return quality, lines
 
 
 CHANGES = {

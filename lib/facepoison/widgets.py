@@ -8,12 +8,11 @@ import io
 import uuid
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from facepoison.figures import STYLE
+from facepoison.figures import save
 
 SCRIPT = """
 (() => {
@@ -49,12 +48,10 @@ def show_frames(frames: Mapping[str, Figure], caption: str, alts: Sequence[str],
         raise ValueError("a slider needs figures, a caption, and for each figure an alternative text of what it shows")
     parts = []
     for (name, figure), alt in zip(frames.items(), alts, strict=True):
-        picture = io.BytesIO()
-        with plt.rc_context(STYLE):
-            figure.savefig(picture, format="png", facecolor="white", dpi=110)
-        plt.close(figure)
         small = io.BytesIO()  # all frames are in the page itself: a palette makes them a quarter of the size
-        Image.open(picture).convert("RGB").quantize(128).save(small, "png", optimize=True)
+        Image.open(io.BytesIO(save(figure, "png", dpi=110))).convert("RGB").quantize(128).save(
+            small, "png", optimize=True
+        )
         source = base64.b64encode(small.getvalue()).decode()
         image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}">'
         parts.append(f'<div class="frame" data-label="{html.escape(name)}">{image}</div>')

@@ -76,6 +76,14 @@ def test_a_card_leaves_out_what_there_is_not():
     assert "clean error" not in said
 
 
+def test_the_numbers_behind_a_figure_can_be_downloaded(tmp_path):
+    said = {"caption": "Lines.", "alt": "Two lines that cross.", "csv": "x,y\n1,2\n"}
+    made = figure(marked({"image/svg+xml": "<svg/>"}, figure=said), "one-1", tmp_path / "pictures")
+    assert (tmp_path / "pictures" / "one-1.csv").read_text() == "x,y\n1,2\n"
+    assert (tmp_path / "pictures" / "one-1.svg").read_text() == "<svg/>"
+    assert "Lines. {download}`Numbers (CSV) <pictures/one-1.csv>`" in made.data["text/markdown"]
+
+
 def test_a_figure_becomes_a_file_with_caption_and_text(tmp_path):
     data = {"image/png": base64.b64encode(b"pixels").decode(), "text/plain": "x"}
     made = figure(

@@ -11,6 +11,8 @@ from facepoison.experiment import craft
 from facepoison.extractors import embed
 from facepoison.pictures import Pictures
 from facepoison.poisons.lowkey import LOWKEY
+from facepoison.protocol import Data, choose
+from facepoison.store import Kept
 
 
 def test_people_are_poisoned_as_users_are_and_a_killed_run_resumes(tmp_path, monkeypatch):
@@ -35,6 +37,22 @@ def test_people_are_poisoned_as_users_are_and_a_killed_run_resumes(tmp_path, mon
     other[0] = 90  # other people's poison is never taken for theirs
     assert not torch.equal(made(other)[0], whole[0])
     assert len(said) == 5
+
+
+def test_a_small_training_poisons_the_first_public_people_and_keeps_everybodys_clean_pictures(monkeypatch):
+    pixels = torch.randint(0, 256, (12, 3, 8, 8), generator=generator(0), dtype=torch.uint8)
+    public = Pictures(pixels, torch.arange(4).repeat_interleave(3), tuple("abcd"))
+    nobody = torch.zeros(0, dtype=torch.int64)
+    data = Data(public, nobody, nobody, (), {}, public)
+    made = lambda setting, preset, own, networks, others: Kept({"pixels": 255 - own}, 1.0, True)  # noqa: E731
+    monkeypatch.setattr(adapt, "poison", made)
+    done = []
+    clean, poisoned = adapt.poison_public(choose(), "lowkey", data, {}, 2, 2, lambda *counts: done.append(counts))
+    assert clean.identities.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert torch.equal(clean.pixels, pixels[[0, 1, 3, 4, 6, 7, 9, 10]])
+    assert poisoned.identities.tolist() == [0, 0, 1, 1]
+    assert torch.equal(poisoned.pixels, 255 - clean.pixels[:4])
+    assert done == [(1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])

@@ -1,3 +1,5 @@
+import csv
+import io
 from dataclasses import dataclass
 
 import pytest
@@ -15,13 +17,28 @@ def displayed(monkeypatch):
     return shown
 
 
-def test_a_figure_comes_as_png_with_caption_and_alternative_text(displayed):
+def rising_line():
     figure, (axes,) = figures.new_figure()
     axes.plot([0, 1])
-    figures.show(figure, "A line.", "A line that rises from nought to one.")
-    data, metadata = displayed[0]
-    assert data["image/png"].startswith(b"\x89PNG")
-    assert metadata["figure"] == {"caption": "A line.", "alt": "A line that rises from nought to one."}
+    return figure
+
+
+def test_a_figure_of_lines_comes_as_svg_with_caption_alternative_text_and_numbers(displayed):
+    words = {"caption": "A line.", "alt": "A line that rises from nought to one."}
+    figures.show(rising_line(), **words)
+    figures.show(rising_line(), **words, numbers=[("x", "y"), (0, 1 / 3), ("a,b", None)])
+    (first, plain), (second, numbered) = displayed
+    assert "<svg" in first["image/svg+xml"]
+    assert first == second  # the same data give the same file
+    assert plain["figure"] == words
+    assert numbered["figure"] == words | {"csv": 'x,y\n0,0.333333\n"a,b",\n'}
+
+
+def test_a_figure_of_pixels_comes_as_png(displayed):
+    pixels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    figures.show_pictures(pixels, "Two.", "Two black squares side by side.")
+    assert displayed[0][0]["image/png"].startswith(b"\x89PNG")
+    assert "image/svg+xml" not in displayed[0][0]
 
 
 @pytest.mark.parametrize(("caption", "alt"), [("", "A line that rises from nought to one."), ("A line.", "line")])
@@ -88,17 +105,22 @@ def test_protection_rows_begin_with_their_key(displayed):
         lambda **words: figures.show_tradeoff({"LowKey": (30.0, outcome().rate)}, **words),
         lambda **words: figures.show_rates({"LowKey": outcome().rate}, label="error", **words),
         lambda **words: figures.show_series(["0", "1"], {"LowKey": [outcome().rate] * 2}, along="leaks", **words),
+        lambda **words: figures.show_cosines(torch.linspace(0, 1, 9), torch.linspace(-1, 0, 9), **words),
         lambda **words: figures.show_curves({"a": {"step": [1, 2], "accuracy": [0.1, 0.9]}}, **words),
     ],
 )
 def test_every_kind_of_figure_is_drawn(displayed, draw):
     draw(caption="A caption.", alt="A figure with a few points in it.")
-    assert displayed[0][0]["image/png"].startswith(b"\x89PNG")
+    data, metadata = displayed[0]
+    assert "<svg" in data["image/svg+xml"]
+    header, *rows = csv.reader(io.StringIO(metadata["figure"]["csv"]))
+    assert rows
+    assert all(len(row) <= len(header) for row in rows)
 
 
 def test_open_marks_stand_where_the_trainer_runs_a_surrogate(displayed, monkeypatch):
     kept = []
-    monkeypatch.setattr(figures, "show", lambda figure, caption, alt: kept.append(figure))
+    monkeypatch.setattr(figures, "show", lambda figure, *words: kept.append(figure))
     rate = outcome().rate
     figures.show_series(["a", "b"], {"LowKey": [rate, rate]}, "A caption.", "alt", along="x", hollow={"LowKey": {"b"}})
     marks = [line for line in kept[0].axes[0].lines if line.get_marker() == "o"]

@@ -11,6 +11,9 @@ from facepoison import protocol, shipped
 
 DATA = Path(__file__).parents[2] / "data"
 TABLES = {
+    "adaptive": "adapting",
+    "adaptive_end_to_end": "adapting_end_to_end",
+    "adaptive_real": "adapting_real",
     "carrying": "carrying",
     "crowd": "crowd",
     "crowd_size": "crowd",
@@ -19,6 +22,7 @@ TABLES = {
     "precision": "precision",
     "real_recognisers": "real",
     "real_waiting": "real",
+    "unknown": "unknown",
 }
 
 

@@ -1,0 +1,183 @@
+"""What pages say of the run itself: the paper's findings beside ours, times and hardware, the figure on the first page.
+
+A page asks for one of these with a line ``<!-- generated: NAME -->``.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from nbformat import NotebookNode as Notebook
+
+from bookpress.claims import shown
+from bookpress.execute import duration
+from bookpress.files import PressError
+
+PLACE = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
+OUTCOMES = ("not tested", "not reproduced", "reproduced in part", "reproduced")
+
+
+def outcome(claims: Sequence[Mapping[str, Any]]) -> str:
+    """What became of a finding of the paper, by the claims of ours that bear on it."""
+    held = [bool(claim["holds"]) for claim in claims]
+    return OUTCOMES[0 if not held else 1 if not any(held) else 2 if not all(held) else 3]
+
+
+def html_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table with a caption in a box that scrolls where the page is narrow; cells are HTML."""
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        for first, *cells in rows
+    )
+    label = html.escape(caption)
+    return (
+        f'<div class="table-box" role="region" tabindex="0" aria-label="{label}"><table><caption>{label}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def beside(
+    findings: Sequence[Mapping[str, Any]], claims: Mapping[str, Mapping[str, Any]], registered: Container[str]
+) -> str:
+    """The paper's findings beside the claims of this run, as an HTML table.
+
+    Args:
+        findings: Statement, evidence, and the ids of the claims that bear on it.
+        claims: The claims of the run by id; a run on other pictures may not make them all.
+        registered: The ids of all claims of the book.
+
+    Raises:
+        PressError: a finding names a claim that is not registered.
+    """
+
+    def told(claim: Mapping[str, Any]) -> str:
+        link = f"../notebooks/{claim['chapter']}.html#claim-{claim['id']}"
+        word = "holds" if claim["holds"] else "does not hold"
+        value = shown(claim["value"], claim["unit"])
+        return f'<li><a href="{link}">{html.escape(claim["statement"])}</a> {value}: {word}</li>'
+
+    rows = []
+    for finding in findings:
+        unknown = [name for name in finding["claims"] if name not in registered]
+        if unknown:
+            raise PressError(f"paper.json: finding '{finding['statement']}': there is no claim '{unknown[0]}'")
+        ours = [claims[name] for name in finding["claims"] if name in claims]
+        cells = "<ul>" + "".join(map(told, ours)) + "</ul>" if ours else "not asked"
+        said = f"{html.escape(finding['statement'])} [{finding['evidence']}]"
+        rows.append((said, outcome(ours), cells))
+    return html_table("The paper's findings and ours.", ("the paper", "here", "our claims"), rows)
+
+
+def times(runs: Mapping[str, Notebook], cards: Mapping[str, Mapping[str, Any]]) -> str:
+    """What each chapter and each shipped study took and on what, as two HTML tables.
+
+    Args:
+        runs: What ``execute`` recorded of each chapter, by title.
+        cards: Cards of the shipped studies by name.
+    """
+    ran = [
+        (html.escape(title), duration(run.seconds), html.escape(run.device), html.escape(run.date[:10]))
+        for title, run in runs.items()
+    ]
+    total = sum(run.seconds for run in runs.values())
+    ran.append(("all chapters", duration(total), "", ""))
+    studies = [
+        (
+            html.escape(name),
+            duration(card["seconds"]),
+            html.escape(card["device"]),
+            f"torch {html.escape(card['versions']['torch'])}",
+            f"<code>{html.escape(card['commit'][:7])}</code>",
+            f"<code>{html.escape(card['command'])}</code>",
+        )
+        for name, card in sorted(cards.items())
+    ]
+    return "\n\n".join(
+        [
+            html_table("The chapters of this site.", ("chapter", "time", "device", "date"), ran),
+            html_table(
+                "Results that come with the book; the times include what was computed beside them.",
+                ("result", "time", "device", "version", "commit", "command"),
+                studies,
+            ),
+        ]
+    )
+
+
+def front(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> tuple[str, str]:
+    """The figure on the first page: claims that are rates, each with its interval, as SVG; and what it shows, in words.
+
+    Args:
+        claims: The claims of the run.
+        labels: What the figure calls them, by id, in its order; a claim that the run did not make is left out.
+
+    Raises:
+        PressError: a claim has no interval.
+    """
+    known = {claim["id"]: claim for claim in claims}
+    found = [(label, known[name]) for name, label in labels.items() if name in known]
+    plain = [claim["id"] for _, claim in found if claim["low"] is None]
+    if plain:
+        raise PressError(f"claim '{plain[0]}': is no rate, so the first page cannot show it: take its label away")
+    with plt.rc_context({"svg.hashsalt": "front", "figure.constrained_layout.use": True, "font.size": 10}):
+        figure, axes = plt.subplots(figsize=(7.0, 0.9 + 0.42 * len(found)))
+        for row, (_, claim) in enumerate(found):
+            axes.plot([100 * claim["low"], 100 * claim["high"]], [row, row], color="#d55e00", linewidth=4, alpha=0.4)
+            axes.plot(100 * claim["value"], row, "o", color="#d55e00", markersize=7)
+        axes.set_yticks(range(len(found)), [label for label, _ in found])
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.set_xlim(-4, 104)
+        axes.set_xlabel("clean pictures of the user that are not recognised, %, with 95 % intervals")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", alpha=0.25)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
+    plt.close(figure)
+    return file.getvalue(), "; ".join(f"{label}: {100 * claim['value']:.0f} %" for label, claim in found) + "."
+
+
+def front_figure(folder: Path, claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> str:
+    """Write the first page's figure into a folder of the staged book and give the lines that show it."""
+    drawing, words = front(claims, labels)
+    (folder / "front.svg").write_text(drawing)
+    return (
+        "```{figure} front.svg\n:name: fig-front\n"
+        f":alt: Share of a poisoning user's clean pictures that are not recognised. {words}\n\n"
+        "What poisoning is worth, trainer by trainer: the share of a user's later, clean pictures that are not "
+        "recognised. Every number is a claim of a chapter.\n```"
+    )
+
+
+def findings(root: Path) -> list[dict[str, Any]]:
+    """The paper's findings, from ``data/paper.json``."""
+    return list(json.loads((root / "data" / "paper.json").read_text())["findings"])
+
+
+def studies(root: Path) -> dict[str, dict[str, Any]]:
+    """Cards of everything that comes with the book, by what it is."""
+    data = root / "data"
+    tables = {path.stem: json.loads(path.read_text())["card"] for path in data.glob("results/*.json")}
+    return tables | {path.stem: json.loads(path.read_text()) for path in data.glob("shipped/*.json")}
+
+
+def fill(page: Path, parts: Mapping[str, Callable[[], str]]) -> None:
+    """Put parts where a page asks for them, each made when it is asked for.
+
+    Raises:
+        PressError: it asks for something that there is not.
+    """
+    text = page.read_text()
+    for name in PLACE.findall(text):
+        if name not in parts:
+            raise PressError(f"{page.name}: asks for generated '{name}': there is only {', '.join(sorted(parts))}")
+    new = PLACE.sub(lambda match: parts[match[1]](), text)
+    if new != text:
+        page.write_text(new)

@@ -1,0 +1,93 @@
+"""What chapters read out of the tables of shipped studies: rows turned into lines of figures and cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from facepoison.protection import Rate
+
+Row = Mapping[str, Any]
+
+ARMS = {
+    "none": "not trained",
+    "control": "clean pictures (control)",
+    "fawkes_v1_high": "Fawkes v1.0 high",
+    "lowkey": "LowKey",
+    "both": "both attacks",
+}
+"""What the arms of studies of the adaptive trainer were trained on."""
+
+
+def by_pair(rows: Iterable[Row]) -> tuple[dict[tuple[str, str], Rate], dict[str, list[str]]]:
+    """Of the study ``crowd``: the rates by attack and extractor, and by attack the extractors that it was made on."""
+    rates: dict[tuple[str, str], Rate] = {}
+    inside: dict[str, list[str]] = {}
+    for row in rows:
+        rates[row["attack"], row["extractor"]] = row["protection"]
+        inside.setdefault(row["attack"], []).extend([row["extractor"]] if row["role"] == "white-box" else [])
+    return rates, inside
+
+
+def surrogate_lines(rows: Iterable[Row]) -> tuple[dict[int, float], dict[str, list[Rate]]]:
+    """Of the study ``more_surrogates``: PSNR (dB) by number of surrogates, and the rates by extractor in that order.
+
+    Extractors that are a surrogate in some row are left out.
+    """
+    rows = list(rows)
+    inside = {row["extractor"] for row in rows if row["white_box"]}
+    quality = {row["surrogates"]: row["psnr"] for row in rows}
+    lines: dict[str, list[Rate]] = {}
+    for row in rows:
+        if row["extractor"] not in inside:
+            lines.setdefault(row["extractor"], []).append(row["protection"])
+    return quality, lines
+
+
+def agrees(row: Row, **how: object) -> bool:
+    """Whether a row's columns are what is asked."""
+    return all(row[column] == value for column, value in how.items())
+
+
+def series(rows: Iterable[Row], attacks: Iterable[str], along: str, **how: object) -> dict[str, dict[Any, Rate]]:
+    """Protection by attack and by what is varied, in ascending order, all else being fixed.
+
+    Args:
+        rows: Of a study.
+        attacks: The attacks wanted.
+        along: What is varied: a column.
+        how: What the other columns must be.
+    """
+    some = sorted((row for row in rows if agrees(row, **how)), key=lambda row: row[along])
+    return {attack: {row[along]: row["protection"] for row in some if row["attack"] == attack} for attack in attacks}
+
+
+def whole(rows: Iterable[Row], asked: Mapping[str, Any]) -> list[Row]:
+    """Of the study ``adaptive``: the untrained extractor, and every arm's first training on all that it is given."""
+    full = {"people": max(asked["curve_people"]), "draws": max(asked["curve_draws"]), "seed": asked["seeds"][0]}
+    return [row for row in rows if row["arm"] == "none" or agrees(row, **full, precision="bfloat16")]
+
+
+def by_training(rows: Iterable[Row], asked: Mapping[str, Any]) -> dict[str, dict[str, Rate]]:
+    """Of the study ``adaptive``: protection by training and attack, from none to the longest on the most poisons.
+
+    Trainings with both attacks are shown, and the control; others' seeds and precisions are left out.
+    """
+    chosen: dict[str, tuple[tuple[int, ...], dict[str, Rate]]] = {}
+    for row in rows:
+        if row["arm"] not in ("none", "control", "both"):
+            continue
+        if not agrees(row, seed=asked["seeds"][0], precision="bfloat16"):
+            continue
+        n = row["people"] * asked["pictures"] * len(asked["attacks"]) if row["arm"] == "both" else 0
+        name = f"{f'{n:,} poisons' if n else 'no poison'}, {row['draws']:,} draws" if row["draws"] else ARMS["none"]
+        chosen.setdefault(name, ((row["draws"] > 0, n, row["draws"]), {}))[1][row["attack"]] = row["protection"]
+    return {name: rates for name, (_, rates) in sorted(chosen.items(), key=lambda item: item[1][0])}
+
+
+def crossed(rows: Iterable[Row], first: str, second: str) -> tuple[dict[str, dict[str, Row]], Sequence[str]]:
+    """Rows by one column and then by another, and what occurs in the second, both in the order of the table."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault(row[first], {})[row[second]] = row
+    return found, list(next(iter(found.values())))
