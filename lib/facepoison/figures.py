@@ -20,6 +20,7 @@ from torchvision.utils import make_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
     from facepoison.poisons.similarity import Change
     from facepoison.protection import Protection, Rate
@@ -370,23 +371,55 @@ def draw_answers(right: Mapping[str, Sequence[bool]], pixels: Tensor | None) -> 
     row, portrait, column = 0.4, 0.0 if pixels is None else 0.85, 5.6 / n  # inches
     figure, (axes,) = new_figure(7.0, 0.2 + row * len(right) + portrait)
     top, half = portrait / row, min(0.45, portrait / column / 2)
-    axes.set_xlim(0, n)
+    for place in range(0 if pixels is None else n):
+        centre = place + 0.5
+        axes.imshow(_for_axes(pixels[place]), extent=(centre - half, centre + half, -0.05, -top))  # type: ignore[index]
+    _draw_boxes(axes, right)
     axes.set_ylim(len(right), -top)
-    for place in range(n):
-        if pixels is not None:
-            centre = place + 0.5
-            axes.imshow(pixels[place].permute(1, 2, 0).numpy(), extent=(centre - half, centre + half, -0.05, -top))
-        for line, answers in enumerate(right.values()):
-            colour, word = (BLUE, "named") if answers[place] else (ORANGE, "missed")
+    return figure
+
+
+def draw_poison(before: Tensor, after: Tensor, right: Mapping[str, Sequence[bool]], *, made: bool) -> Figure:
+    """A figure of what one user posts, and what the recogniser then makes of the user's probes.
+
+    Args:
+        before: A picture, uint8 (1, 3, H, W).
+        after: The same as posted.
+        right: By row, whether each probe was given its right name.
+        made: Whether the person is made; real people appear as answers only.
+    """
+    figure, axes = new_figure(7.0, 2.9 if made else 0.8, rows=2 if made else 1)
+    if made:
+        portraits = make_grid(side_by_side(before, after), nrow=3, padding=2, pad_value=255)
+        axes[0].imshow(_for_axes(portraits))
+        axes[0].set_axis_off()
+        axes[0].set_title("as taken, as posted, difference x 6", fontsize=9)
+        axes[0].get_gridspec().set_height_ratios([4, 1])  # type: ignore[union-attr]
+    _draw_boxes(axes[-1], right)
+    return figure
+
+
+def _for_axes(pixels: Tensor) -> NDArray[Any]:
+    """A picture, uint8 (3, H, W), as matplotlib draws it."""
+    drawn: NDArray[Any] = pixels.permute(1, 2, 0).cpu().numpy()
+    return drawn
+
+
+def _draw_boxes(axes: Axes, right: Mapping[str, Sequence[bool]]) -> None:
+    """A row of boxes for each entry, a column for each probe: named or missed."""
+    for line, answers in enumerate(right.values()):
+        for place, answer in enumerate(answers):
+            colour, word = (BLUE, "named") if answer else (ORANGE, "missed")
             axes.add_patch(Rectangle((place + 0.04, line + 0.08), 0.92, 0.84, color=colour))
             axes.text(place + 0.5, line + 0.5, word, color="white", ha="center", va="center", fontsize=9)
+    axes.set_xlim(0, len(next(iter(right.values()))))
+    axes.set_ylim(len(right), 0)
     axes.set_aspect("auto")
     axes.set_yticks([line + 0.5 for line in range(len(right))], list(right))
     axes.set_xticks([])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    return figure
 
 
 def in_words(rates: Mapping[str, Rate]) -> str:

@@ -215,6 +215,14 @@ def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Differ
     return Difference(value, n, max(-1.0, min(low, value - margin)), min(1.0, max(high, value + margin)))
 
 
+def named(result: Protection, user: int, *, poison: bool = True) -> list[bool]:
+    """For each of a user's clean probes whether it was given its right name, although the user poisons, or before."""
+    answers = result.poisoned if poison else result.clean
+    own = answers.user == user
+    right: list[bool] = (answers.predicted[own, 0] == answers.true[own]).tolist()
+    return right
+
+
 def own_probes(probe_labels: Tensor, users: Iterable[int]) -> list[Tensor]:
     """Places of each user's probes, int64, by the identities on all probes, int64 (P,)."""
     return [(probe_labels == user).nonzero().flatten() for user in users]

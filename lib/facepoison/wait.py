@@ -100,13 +100,6 @@ def among(data: Data, poisoned: Poisoned, people: Sequence[int], users: Sequence
     return few, replace(poisoned, index=poisoned.index[mine], pixels=poisoned.pixels[mine], users=tuple(users))
 
 
-def named(result: Protection, user: int) -> list[bool]:
-    """For each of a user's clean probes whether the recogniser gave it the right name although the user poisons."""
-    own = result.poisoned.user == user
-    right: list[bool] = (result.poisoned.predicted[own, 0] == result.poisoned.true[own]).tolist()
-    return right
-
-
 def in_words(name: str, answers: Mapping[str, Sequence[bool]]) -> str:
     """How many probes an extractor names by attack, as a sentence for those who do not see the picture."""
     said = [f"{sum(right)} of {len(right)} probes despite {attack}" for attack, right in answers.items()]

@@ -135,6 +135,14 @@ def test_answers_say_named_or_missed(pixels):
     assert len(figure.axes[0].images) == (0 if pixels is None else 3)
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_a_real_persons_poison_is_shown_as_answers_only(made):
+    before, after = torch.zeros(2, 1, 3, 8, 8, dtype=torch.uint8)
+    figure = figures.draw_poison(before, after, {"probes": [True, False]}, made=made)
+    assert sum(len(axes.images) for axes in figure.axes) == made
+    assert [text.get_text() for text in figure.axes[-1].texts] == ["named", "missed"]
+
+
 def test_a_slider_holds_a_frame_for_each_place_and_words_for_all(monkeypatch):
     shown = []
     monkeypatch.setattr(widgets, "display", lambda data, **rest: shown.append((data, rest["metadata"])))

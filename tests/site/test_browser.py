@@ -55,6 +55,8 @@ def visit(browser):
         page.on("request", lambda request: asked.append(request.url) if not request.url.startswith(inside) else None)
         page.goto(address, wait_until="load")
         page.wait_for_timeout(300)
+        for button in page.query_selector_all(".guess-form button"):
+            button.click()
         return page, said, asked
 
     yield open_page
@@ -106,6 +108,37 @@ def test_sliders_turn_frames_by_keyboard(visit, name):
         assert len(seen) == int(slider.get_attribute("max")) + 1
 
 
+def test_a_reader_guesses_before_the_result_is_shown(browser):
+    asked = 0
+    for name in PAGES:
+        page = browser.new_page()
+        page.goto((SITE / f"{name}.html").as_uri())
+        for form in page.query_selector_all(".guess-form"):
+            asked += 1
+            answer = page.evaluate_handle("f => f.closest('.guess').nextElementSibling", form).as_element()
+            assert answer.get_attribute("hidden") == "until-found"
+            form.query_selector("input").fill("a third")
+            form.query_selector("input").press("Enter")
+            assert answer.get_attribute("hidden") is None
+        assert (
+            page.locator(".guess-said").all_inner_texts() == ["You guessed: a third"] * page.locator(".guess").count()
+        )
+        assert (
+            page.evaluate("[localStorage, sessionStorage].map(s => Object.values(s)).flat().join().includes('third')")
+            is False
+        )
+        assert not page.query_selector("[hidden=until-found]")
+        page.close()
+    assert asked >= len([name for name in PAGES if name.startswith("notebooks/0")])
+
+
+def test_a_link_into_what_is_hidden_opens_it(browser):
+    page = browser.new_page()
+    page.goto((SITE / "notebooks" / "01_faces.html").as_uri() + "#claim-raw-pixels-fail")
+    assert page.locator("#claim-raw-pixels-fail").is_visible()
+    page.close()
+
+
 def test_without_scripts_every_frame_is_there(browser):
     context = browser.new_context(java_script_enabled=False)
     for name in PAGES:
@@ -114,6 +147,7 @@ def test_without_scripts_every_frame_is_there(browser):
         for box in page.query_selector_all("figure.frames"):
             assert all(frame.is_visible() for frame in box.query_selector_all(".frame"))
             assert not box.query_selector("input").is_visible()
+        assert not page.query_selector("[hidden=until-found]")
         page.close()
     context.close()
 
