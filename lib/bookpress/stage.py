@@ -1,8 +1,8 @@
 """Puts executed chapters and prose together under ``_build/staged`` as Jupyter Book wants them.
 
 A chapter marks what it displays through the metadata of the output: ``claim`` (the record of a claim), ``figure``
-(``caption`` and ``alt`` of a picture) or ``table`` (``caption`` of an HTML table). Here these become a card, a figure
-and a captioned table of the page.
+(``caption``, ``alt`` and perhaps ``csv`` of a picture), ``table`` (``caption`` of an HTML table) or ``frames`` (of a
+slider). Here these become a card, a figure, a captioned table and a slider of the page.
 """
 
 from __future__ import annotations
@@ -133,6 +133,8 @@ def stage_chapter(executed: Notebook, chapter: str, figures: Path) -> tuple[Note
                 cell.outputs[place] = figure(output, f"{chapter}-{pictures}".replace("_", "-"), figures)
             elif "table" in marks:
                 cell.outputs[place] = table(output)
+            elif "frames" in marks:  # on the page there is no kernel that could compute
+                cell.outputs[place] = nbformat.v4.new_output("display_data", {"text/html": output.data["text/html"]})
         cell.metadata.pop("papermill", None)
         cells.append(cell)
     metadata = {"kernelspec": executed.metadata.kernelspec, "language_info": executed.metadata.language_info}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,7 +22,7 @@ from facepoison.poisons.fawkes import FAWKES_V1_HIGH, FAWKES_V1_LOW, FAWKES_V1_M
 from facepoison.poisons.fawkes_v03 import FAWKES_V03_HIGH, FawkesV03, fawkes_v03
 from facepoison.poisons.lowkey import LOWKEY, LowKey, lowkey
 from facepoison.poisons.similarity import change
-from facepoison.protection import Answers, Protection, named, protection, write_table
+from facepoison.protection import Answers, Protection, protection, write_table
 from facepoison.protocol import Data, Setting, embeddings, load_data, load_extractors, read_protocol
 from facepoison.recognition import Recogniser
 from fingerprint import LIB
@@ -353,28 +353,13 @@ def rivals(data: Data, poisoned: Poisoned, extractor: Extractor, user: int) -> T
     return torch.stack([pixels[probes], posted[own], pixels[strangers[other]]], dim=1).flatten(0, 1)
 
 
-def strengths(
-    data: Data, poisoned: Mapping[str, Poisoned], extractor: Extractor, user: int
-) -> dict[str, tuple[Tensor, list[bool]]]:
-    """A user's first gallery picture without poison and with each, and which probes are then given the right name.
-
-    Args:
-        data: Pictures, gallery, probes and users.
-        poisoned: What the users publish, by attack.
-        extractor: The trainer's.
-        user: The user.
-
-    Returns:
-        By ``"no poison"`` and then by attack, the faintest first: the picture, uint8 (1, 3, H, W), and the answers.
-    """
-    pixels, own = data.pictures.pixels, data.gallery_of(user)
-    loud = {name: float(change(pixels[posts.index], posts.pixels).psnr.mean()) for name, posts in poisoned.items()}
-    found: dict[str, tuple[Tensor, list[bool]]] = {}
-    for name in sorted(loud, key=lambda name: -loud[name]):
-        result = play(data, poisoned[name], extractor)
-        found.setdefault("no poison", (pixels[own[:1]], named(result, user, poison=False)))
-        found[PRESETS[name].name] = (poisoned[name].of(user, data.pictures.identities)[:1], named(result, user))
-    return found
+def faintest_first(data: Data, poisoned: Mapping[str, Poisoned]) -> dict[str, Poisoned]:
+    """What users publish, by the attacks' full names: no poison at all, and then the faintest first (by PSNR)."""
+    clean = {name: data.pictures.pixels[posts.index] for name, posts in poisoned.items()}
+    quality = {name: float(change(clean[name], posts.pixels).psnr.mean()) for name, posts in poisoned.items()}
+    name, posts = next(iter(poisoned.items()))
+    none = {"no poison": replace(posts, pixels=clean[name])}
+    return none | {PRESETS[name].name: poisoned[name] for name in sorted(quality, key=lambda name: -quality[name])}
 
 
 def write_probes(setting: Setting, data: Data, results: Mapping[tuple[str, str, str], Protection]) -> Path:

@@ -215,11 +215,10 @@ def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Differ
     return Difference(value, n, max(-1.0, min(low, value - margin)), min(1.0, max(high, value + margin)))
 
 
-def named(result: Protection, user: int, *, poison: bool = True) -> list[bool]:
-    """For each of a user's clean probes whether it was given its right name, although the user poisons, or before."""
-    answers = result.poisoned if poison else result.clean
-    own = answers.user == user
-    right: list[bool] = (answers.predicted[own, 0] == answers.true[own]).tolist()
+def named(result: Protection, user: int) -> list[bool]:
+    """For each of a user's clean probes whether the recogniser gave it the right name although the user poisons."""
+    own = result.poisoned.user == user
+    right: list[bool] = (result.poisoned.predicted[own, 0] == result.poisoned.true[own]).tolist()
     return right
 
 

@@ -1,4 +1,4 @@
-"""Sliders that need no kernel: every position is a picture that was measured and drawn beforehand."""
+"""Sliders that need no kernel: every position is a picture that was measured and drawn; with a kernel, drawn anew."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import base64
 import html
 import io
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import ipywidgets
 from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
 from facepoison.figures import save
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 SCRIPT = """
 (() => {
@@ -32,29 +35,28 @@ SCRIPT = """
 """
 
 
-def show_frames(frames: Mapping[str, Figure], caption: str, alts: Sequence[str], label: str) -> None:
+def show_frames(draw: Callable[[str], tuple[Figure, str]], places: Iterable[str], caption: str, label: str) -> None:
     """Display figures one at a time, chosen by a slider; without scripts all of them stand one below the other.
 
+    Where a kernel is at hand, as in JupyterLab, the slider calls ``draw`` again and shows what it computes then.
+
     Args:
-        frames: The figures by what the slider says at their place; they are closed afterwards.
+        draw: Gives for a place the figure, which is closed afterwards, and what it shows, for readers who do not see
+            it: at least 20 characters.
+        places: What the slider says at its places, in order.
         caption: What to look at, in a sentence or two.
-        alts: For each figure what it shows, for readers who do not see it: at least 20 characters.
         label: What the slider moves through.
 
     Raises:
-        ValueError: a caption or an alternative text is missing, or there are no figures.
+        ValueError: a caption or a text is missing, or there are no places.
     """
-    if not frames or not caption or len(alts) != len(frames) or any(len(alt) < 20 for alt in alts):
+    frames = {place: _drawn(draw, place) for place in places}
+    if not frames or not caption or any(len(alt) < 20 for _, alt in frames.values()):
         raise ValueError("a slider needs figures, a caption, and for each figure an alternative text of what it shows")
-    parts = []
-    for (name, figure), alt in zip(frames.items(), alts, strict=True):
-        small = io.BytesIO()  # all frames are in the page itself: a palette makes them a quarter of the size
-        Image.open(io.BytesIO(save(figure, "png", dpi=110))).convert("RGB").quantize(128).save(
-            small, "png", optimize=True
-        )
-        source = base64.b64encode(small.getvalue()).decode()
-        image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}">'
-        parts.append(f'<div class="frame" data-label="{html.escape(name)}">{image}</div>')
+    parts = [
+        f'<div class="frame" data-label="{html.escape(place)}">{picture}</div>'
+        for place, (picture, _) in frames.items()
+    ]
     name = f"frames-{uuid.uuid4().hex[:8]}"
     slider = (
         f'<div class="frames-slider" hidden><label>{html.escape(label)} '
@@ -64,6 +66,29 @@ def show_frames(frames: Mapping[str, Figure], caption: str, alts: Sequence[str],
         f'<figure class="frames" id="{name}">{slider}{"".join(parts)}<figcaption>{html.escape(caption)}</figcaption>'
         f"</figure><script>{SCRIPT.replace('NAME', name)}</script>"
     )
-    plain = "\n".join(f"{name}: {alt}" for name, alt in zip(frames, alts, strict=True))
-    data = {"text/html": whole, "text/plain": plain}
+    plain = "\n".join(f"{place}: {alt}" for place, (_, alt) in frames.items())
+    computing = {"version_major": 2, "version_minor": 0, "model_id": live(draw, list(frames), label).model_id}
+    data = {"text/html": whole, "text/plain": plain, WIDGET: computing}
     display(data, raw=True, metadata={"frames": {"caption": caption}})  # type: ignore[no-untyped-call]
+
+
+def live(draw: Callable[[str], tuple[Figure, str]], places: Sequence[str], label: str) -> ipywidgets.VBox:
+    """A slider that computes: for each place it is moved to, the figure is drawn anew. Arguments as ``show_frames``."""
+    slider = ipywidgets.SelectionSlider(options=places, description=label, continuous_update=False)
+    frame = ipywidgets.HTML(_drawn(draw, places[0])[0])
+
+    def turn(change: Mapping[str, str]) -> None:
+        frame.value, _ = _drawn(draw, change["new"])
+
+    slider.observe(turn, names="value")
+    return ipywidgets.VBox([slider, frame])
+
+
+def _drawn(draw: Callable[[str], tuple[Figure, str]], place: str) -> tuple[str, str]:
+    """The figure of a place as an HTML image, and what it shows."""
+    figure, alt = draw(place)
+    small = io.BytesIO()  # all frames are in the page itself: a palette makes them a quarter of the size
+    picture = Image.open(io.BytesIO(save(figure, "png", dpi=110))).convert("RGB")
+    picture.quantize(128).save(small, "png", optimize=True)
+    source = base64.b64encode(small.getvalue()).decode()
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}">', alt

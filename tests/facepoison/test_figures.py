@@ -146,15 +146,34 @@ def test_a_real_persons_poison_is_shown_as_answers_only(made):
 def test_a_slider_holds_a_frame_for_each_place_and_words_for_all(monkeypatch):
     shown = []
     monkeypatch.setattr(widgets, "display", lambda data, **rest: shown.append((data, rest["metadata"])))
-    frames = {name: figures.new_figure()[0] for name in ("2014", "<2015>")}
-    alts = ["A frame of the first year.", "A frame of the second year."]
-    widgets.show_frames(frames, "A caption.", alts, "Year")
+
+    def draw(name):
+        return figures.new_figure()[0], f"A frame of the year {name}."
+
+    widgets.show_frames(draw, ["2014", "<2015>"], "A caption.", "Year")
     data, metadata = shown[0]
     page = BeautifulSoup(data["text/html"], "html.parser")
     assert [frame["data-label"] for frame in page.select("figure .frame")] == ["2014", "<2015>"]
-    assert [image["alt"] for image in page.select("figure img")] == alts
+    assert [image["alt"] for image in page.select("figure img")] == [draw("2014")[1], draw("<2015>")[1]]
     assert page.select_one("input")["max"] == "1"
     assert page.figcaption.get_text() == "A caption."
     assert metadata == {"frames": {"caption": "A caption."}}
+    assert data[widgets.WIDGET]["model_id"]
     with pytest.raises(ValueError, match="a slider needs"):
-        widgets.show_frames(frames, "A caption.", alts[:1], "Year")
+        widgets.show_frames(lambda name: (figures.new_figure()[0], "short"), ["2014"], "A caption.", "Year")
+    with pytest.raises(ValueError, match="a slider needs"):
+        widgets.show_frames(draw, [], "A caption.", "Year")
+
+
+def test_a_slider_with_a_kernel_draws_anew():
+    asked = []
+
+    def draw(name):
+        asked.append(name)
+        return rising_line(), f"What there is to see at {name}."
+
+    slider, frame = widgets.live(draw, ["a", "b"], "Place").children
+    assert 'alt="What there is to see at a."' in frame.value
+    slider.value = "b"
+    assert asked == ["a", "b"]
+    assert 'alt="What there is to see at b."' in frame.value
