@@ -5,7 +5,7 @@ import datetime
 import pytest
 import torch
 
-from facepoison import experiment, protocol, shipped
+from facepoison import experiment, protocol, shipped, tables
 from facepoison.extractors.catalog import load_extractor
 from facepoison.poisons.similarity import change
 from facepoison.studies.common import crowd_setting
@@ -49,6 +49,8 @@ def test_todays_user_of_the_crowd_is_protected_as_the_table_says(attack, network
     crowd = protocol.load_data(setting)
     today = datetime.date.today().toordinal() % len(crowd.users)
     user, rows = crowd.users[today], [row for row in shipped.read_table("crowd").rows if row["attack"] == attack]
+    trained = tables.whole(shipped.read_table("adaptive").rows, protocol.read_protocol()["adapting"])
+    rows += [row | {"extractor": f"robust_{row['arm']}"} for row in trained if row["attack"] == attack and row["people"]]
     clean = crowd.pictures.pixels[crowd.gallery_of(user)]
     surrogates = [networks[name] for name in experiment.surrogates_of(setting, experiment.PRESETS[attack])]
     published = experiment.craft(experiment.PRESETS[attack], clean, surrogates, crowd.public, setting.seed)

@@ -100,6 +100,7 @@ def _met(how: Mapping[str, object], attack: str, outcome: Protection, untrained:
         **how,
         "attack": attack,
         "protection": outcome.rate,
+        "by_user": outcome.poisoned.by_user.tolist(),
         "due_to_poison": difference(outcome.poisoned, outcome.clean),
         "accuracy_lost": difference(outcome.clean, untrained.clean),
     }
