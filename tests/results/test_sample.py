@@ -50,7 +50,8 @@ def test_todays_user_of_the_crowd_is_protected_as_the_table_says(attack, network
     today = datetime.date.today().toordinal() % len(crowd.users)
     user, rows = crowd.users[today], [row for row in shipped.read_table("crowd").rows if row["attack"] == attack]
     trained = tables.whole(shipped.read_table("adaptive").rows, protocol.read_protocol()["adapting"])
-    rows += [row | {"extractor": f"robust_{row['arm']}"} for row in trained if row["attack"] == attack and row["people"]]
+    own = [row for row in trained if row["attack"] == attack and row["arm"] != "none"]
+    rows += [row | {"extractor": f"robust_{row['arm']}"} for row in own]
     clean = crowd.pictures.pixels[crowd.gallery_of(user)]
     surrogates = [networks[name] for name in experiment.surrogates_of(setting, experiment.PRESETS[attack])]
     published = experiment.craft(experiment.PRESETS[attack], clean, surrogates, crowd.public, setting.seed)
