@@ -83,6 +83,16 @@ def of_figures(page: BeautifulSoup) -> Iterator[str]:
             yield f"table '{words(table)[:40]}': has no caption"
 
 
+def of_counts(page: BeautifulSoup) -> Iterator[str]:
+    """Figures, tables and claims that a chapter made and its page does not show."""
+    rows = {words(row.find("td")): words(row.find_all("td")[-1]) for row in page.select(f"{MAIN} .ran-on tr:has(td)")}
+    there = {"figures": "figure", "tables": ".table-box table", "claims": ".claim"}
+    for count, what in re.findall(r"(\d+) (\w+)", rows.get("shows", "")):
+        found = len(page.select(f"{MAIN} {there[what]}"))
+        if found != int(count):
+            yield f"shows {found} {what}, but the chapter made {count}"
+
+
 def of_claims(page: BeautifulSoup, claims: list[dict[str, Any]]) -> Iterator[str]:
     """Claims that a page should show and does not."""
     for claim in claims:
@@ -109,7 +119,7 @@ def problems(site: Path, names: list[str], claims: list[dict[str, Any]], root: P
     }
     for path, page in parsed.items():
         name = path.relative_to(site).as_posix()
-        said = [*of_resources(page, path), *of_links(page, path, anchors), *of_figures(page)]
+        said = [*of_resources(page, path), *of_links(page, path, anchors), *of_figures(page), *of_counts(page)]
         stem = path.stem
         said += of_claims(page, [claim for claim in claims if claim["chapter"] == stem])
         if "Traceback (most recent call last)" in page.get_text():

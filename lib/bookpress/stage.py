@@ -87,8 +87,8 @@ def table(output: Notebook) -> Notebook:
     return nbformat.v4.new_output("display_data", {"text/html": box})
 
 
-def ran_on(recorded: Notebook) -> Notebook:
-    """The cell at the end of a chapter that says what it ran on, how long and when."""
+def ran_on(recorded: Notebook, shows: Mapping[str, int]) -> Notebook:
+    """The cell at the end of a chapter that says what it ran on, how long and when, and how much of what it shows."""
     versions = [f"{name} {recorded.versions[name]}" for name in PAGE_VERSIONS if name in recorded.versions]
     first = ("profile", "dataset", "seed")
     names = sorted(recorded.parameters, key=lambda name: (name not in first, first.index(name) if name in first else 0))
@@ -98,6 +98,7 @@ def ran_on(recorded: Notebook) -> Notebook:
         "libraries": ", ".join(versions),
         "time": duration(recorded.seconds),
         "date": recorded.date[:10],
+        "shows": ", ".join(f"{count} {what}" for what, count in shows.items()),
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     text = f"````{{admonition}} What this page ran on\n:class: ran-on\n\n| | |\n|---|---|\n{lines}\n````"
@@ -119,26 +120,31 @@ def stage_chapter(executed: Notebook, chapter: str, figures: Path) -> tuple[Note
         "versions": {name: recorded.versions[name] for name in PAGE_VERSIONS if name in recorded.versions},
     }
     claims: list[Claim] = []
-    cells, pictures = [], 0
+    cells: list[Notebook] = []
+    shows = dict.fromkeys(("figures", "tables", "claims"), 0)
     for cell in executed.cells:
         if "injected-parameters" in ch.tags(cell):
             continue
         for place, output in enumerate(cell.get("outputs", [])):
             marks = output.get("metadata", {})
             if "claim" in marks:
+                shows["claims"] += 1
                 claims.append({"chapter": chapter, **common, **marks["claim"]})
                 cell.outputs[place] = nbformat.v4.new_output("display_data", {"text/html": card(claims[-1])})
             elif "figure" in marks:
-                pictures += 1
-                cell.outputs[place] = figure(output, f"{chapter}-{pictures}".replace("_", "-"), figures)
+                shows["figures"] += 1
+                cell.outputs[place] = figure(output, f"{chapter}-{shows['figures']}".replace("_", "-"), figures)
             elif "table" in marks:
+                shows["tables"] += 1
                 cell.outputs[place] = table(output)
-            elif "frames" in marks:  # on the page there is no kernel that could compute
+            elif "frames" in marks:
+                shows["figures"] += 1
+                # on the page there is no kernel that could compute
                 cell.outputs[place] = nbformat.v4.new_output("display_data", {"text/html": output.data["text/html"]})
         cell.metadata.pop("papermill", None)
         cells.append(cell)
     metadata = {"kernelspec": executed.metadata.kernelspec, "language_info": executed.metadata.language_info}
-    staged = nbformat.v4.new_notebook(cells=[*cells, ran_on(recorded)], metadata=metadata)
+    staged = nbformat.v4.new_notebook(cells=[*cells, ran_on(recorded, shows)], metadata=metadata)
     return staged, claims
 
 

@@ -4,6 +4,7 @@ from bookpress import check
 
 HEAD = '<html><head><link rel="stylesheet" href="book.css"></head><body><article class="bd-article">'
 FIGURE = '<figure><img src="a.png" alt="A line that rises to the right"><figcaption>A line.</figcaption></figure>'
+RAN_ON = '<div class="ran-on"><table><tr><td>shows</td><td>2 figures, 0 tables</td></tr></table></div>'
 CLAIM = {"id": "works", "chapter": "one", "statement": "It works."}
 CARD = '<section id="claim-works"><p>It\nworks.</p></section>'
 
@@ -47,6 +48,7 @@ def test_a_sound_site_has_no_problems(problems):
         (FIGURE.replace("A line.", " "), "a.png: has no caption"),
         ('<img src="a.png" alt="A line that rises to the right">', "a.png: has no caption"),
         ('<div class="table-box"><table><tr><td>1</td></tr></table></div>', "table '1': has no caption"),
+        (FIGURE + RAN_ON, "shows 1 figures, but the chapter made 2"),
         ("<pre>Traceback (most recent call last)</pre>", "shows a traceback"),
         ("<p>see /" + "home/someone/x</p>", "names a place on this machine"),
         ("<p>'/" + "tmp/x'</p>", "names a place on this machine"),

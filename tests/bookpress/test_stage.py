@@ -105,7 +105,7 @@ def test_a_table_scrolls_in_a_named_box():
 
 
 def test_a_page_says_what_it_ran_on():
-    said = ran_on(executed().metadata["bookpress"]).source
+    said = ran_on(executed().metadata["bookpress"], {"figures": 2, "claims": 0}).source
     rows = [line.strip("| ") for line in said.splitlines() if line.startswith("| ")]
     assert rows[1:] == [
         "profile | fast",
@@ -115,6 +115,7 @@ def test_a_page_says_what_it_ran_on():
         "libraries | python 3.11.2, torch 2.15.0",
         "time | 1 min 15 s",
         "date | 2026-11-23",
+        "shows | 2 figures, 0 claims",
     ]
 
 
@@ -158,3 +159,12 @@ def test_a_notebook_that_make_did_not_execute_is_refused(book):
     (folder / "01_one.ipynb").write_text(text_of(notebook("x", "1")))
     with pytest.raises(PressError, match="01_one: what is in"):
         stage(book, folder, book / "_build" / "staged")
+
+
+def test_a_chapter_counts_what_it_shows_and_leaves_what_computes_out(tmp_path):
+    drawn = marked({"image/svg+xml": "<svg/>"}, figure={"caption": "A line.", "alt": "A line that rises."})
+    live = {"text/html": "<figure></figure>", "application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
+    outputs = [drawn, marked(live, frames={"caption": "c"}), marked({"text/html": "<table></table>"}, table={})]
+    staged, _ = stage_chapter(executed(*outputs), "01_one", tmp_path)
+    assert "| shows | 2 figures, 1 tables, 0 claims |" in staged.cells[-1].source
+    assert "application/vnd.jupyter.widget-view+json" not in text_of(staged)
