@@ -11,6 +11,7 @@ import base64
 import html
 import shutil
 from collections.abc import Mapping
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,7 @@ def stage(root: Path, executed: Path, staged: Path) -> list[Claim]:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, staged)
     shutil.copytree(root / "book", staged / "book")
+    _copy_mathjax(staged / "book" / "assets" / "mathjax")
     claims: list[Claim] = []
     runs: dict[str, Notebook] = {}
     for source in ch.chapters(root):
@@ -189,6 +191,13 @@ def stage(root: Path, executed: Path, staged: Path) -> list[Claim]:
             raise PressError(f"claim '{name}': made more than once: make it in one place")
     _fill_pages(root, staged / "book", claims, runs)
     return claims
+
+
+def _copy_mathjax(folder: Path) -> None:
+    """Put MathJax from its package beside the book's own files, so that pages need no network."""
+    script = distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static/mathjax/tex-svg-full.js")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(str(script), folder)
 
 
 def _fill_pages(root: Path, pages: Path, claims: list[Claim], runs: Mapping[str, Notebook]) -> None:

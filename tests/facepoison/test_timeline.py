@@ -8,6 +8,7 @@ from facepoison import protocol, timeline
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import cards, catalog, normalise
+from facepoison.extractors.catalog import find_entry
 from facepoison.extractors.listing import count_macs
 from facepoison.timeline import accepted
 
@@ -100,3 +101,14 @@ def test_a_picture_costs_what_the_catalogue_counts():
     assert few * 1e6 == count_macs(small.network, 64)
     assert few < many
     assert quick > 0
+
+
+def test_robust_extractors_continue_the_trainers_and_stand_beside_no_other_peoples(tmp_path):
+    asked = protocol.read_protocol()["adapting"]
+    robust = timeline.robust(protocol.choose())
+    assert list(robust) == [f"robust_{arm}" for arm in asked["arms"]]
+    assert {find_entry(name).after for name in robust} == {asked["trainer"]}
+    assert timeline.robust(replace(protocol.choose(), extractors=tmp_path)) == {}
+    for name, card in timeline.robust_cards().items():
+        assert card["recipe"]["arm"] == name.removeprefix("robust_")
+        assert timeline.tested(card, "rank_1").n == protocol.read_protocol()["unseen"]["people"]
