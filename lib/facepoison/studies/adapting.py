@@ -223,4 +223,5 @@ def adaptive_real(say: Say, faces: Path, source: str, extractors: Path | None = 
                 outcome = experiment.play(data, posts, robust)
                 rows.append(_met({"arm": arm, "rate": rate}, attack, outcome, before[attack]))
     command = "python -m facepoison study adaptive_real --faces FOLDER"
-    write("adaptive_real", rows, asked | told | {"public_people": len(others)}, commit, began, command)
+    inputs = told | {"faces": told["pictures"], "public_people": len(others)} | asked
+    write("adaptive_real", rows, inputs, commit, began, command)
