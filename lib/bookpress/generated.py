@@ -104,7 +104,7 @@ def times(runs: Mapping[str, Notebook], cards: Mapping[str, Mapping[str, Any]]) 
         [
             html_table("The chapters of this site.", ("chapter", "time", "device", "date"), ran),
             html_table(
-                "Results that come with the book; the times include what was computed beside them.",
+                "Results that come with the book. What the store held already, poisons mostly, is not in the times.",
                 ("result", "time", "device", "version", "commit", "command"),
                 studies,
             ),
