@@ -24,7 +24,7 @@ BETTER_TAGS = {
     '<div class="pst-scrollable-table-container">': (
         '<div class="pst-scrollable-table-container" tabindex="0" role="region" aria-label="Table">'
     ),
-    '<div class="math notranslate nohighlight">': '<div class="math notranslate nohighlight" tabindex="0">',
+    '<div class="math notranslate nohighlight"': '<div tabindex="0" class="math notranslate nohighlight"',
     '<div role="list" class="citation-list">': '<div class="citation-list">',
 }
 

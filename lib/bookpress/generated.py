@@ -135,7 +135,7 @@ def front(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> tup
         axes.set_yticks(range(len(found)), [label for label, _ in found])
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlim(-4, 104)
-        axes.set_xlabel("clean pictures of the user that are not recognised, %, with 95 % intervals")
+        axes.set_xlabel("the user's clean pictures not recognised, %")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", alpha=0.25)
         file = io.StringIO()
@@ -152,7 +152,7 @@ def front_figure(folder: Path, claims: Sequence[Mapping[str, Any]], labels: Mapp
         "```{figure} front.svg\n:name: fig-front\n"
         f":alt: Share of a poisoning user's clean pictures that are not recognised. {words}\n\n"
         "What poisoning is worth, trainer by trainer: the share of a user's later, clean pictures that are not "
-        "recognised. Every number is a claim of a chapter.\n```"
+        "recognised, with 95 % intervals over users. Every number is a claim of a chapter.\n```"
     )
 
 

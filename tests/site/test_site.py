@@ -7,6 +7,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from bookpress import build, chapters
+from bookpress.claims import registered_claims
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "_build" / "html"
@@ -33,6 +34,8 @@ def test_every_claim_is_recorded_with_all_that_belongs_to_it():
         assert claim["source"] in ("computed here", "shipped")
         assert claim["n"] > 0
     assert claims == json.loads((SITE / "claims.json").read_text())
+    if all(claim["registered"] for claim in claims):
+        assert {claim["id"] for claim in claims} == set(registered_claims())
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
