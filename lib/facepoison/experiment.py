@@ -84,6 +84,11 @@ def find_preset(attack: str) -> Preset:
     return PRESETS[attack]
 
 
+def called(attack: str) -> str:
+    """What tables call an attack: the preset's name, or what a study calls a variant that is no preset."""
+    return PRESETS[attack].name if attack in PRESETS else attack
+
+
 def surrogates_of(setting: Setting, preset: Preset) -> tuple[str, ...]:
     """Names of the surrogates that an attack is made on: as many as the original takes, or as there are."""
     return setting.surrogates[: preset.extractors]

@@ -212,7 +212,10 @@ def percent(rate: Rate) -> str:
 def points(effect: Effect) -> str:
     """A difference of shares in percentage points with its 95 % interval, as a table shows it, in one piece."""
     space = "\N{NO-BREAK SPACE}"
-    return f"{100 * effect.value:+.0f}{space}[{100 * effect.low:+.0f},{space}{100 * effect.high:+.0f}]"
+    value, low, high = (
+        f"{100 * each:+.0f}" if round(100 * each) else "0" for each in (effect.value, effect.low, effect.high)
+    )
+    return f"{value}{space}[{low},{space}{high}]"
 
 
 def rate_cells(rate: Rate) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ Tensors lie in ``data/shipped``, tables of numbers in ``data/results``.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -81,16 +82,36 @@ def ship(
         "pictures": describe(pictures),
         "sha256": fingerprint.of_file(path),
         "bytes": path.stat().st_size,
-    } | provenance(fingerprint.commit(), seconds)
+    } | provenance(begin(), seconds)
     with written_whole(path.with_suffix(".json")) as scratch:
         scratch.write_text(json.dumps(card, indent=1) + "\n")
 
 
-def provenance(commit: str, seconds: float) -> dict[str, object]:
+@dataclass(frozen=True)
+class Began:
+    """What a computation began with; all of it may change while it runs.
+
+    Attributes:
+        commit: Of the code.
+        protocol: Hash of the protocol.
+        at: When, in seconds since the epoch.
+    """
+
+    commit: str
+    protocol: str
+    at: float
+
+
+def begin() -> Began:
+    """What a computation that is to have a card begins with: call it first."""
+    return Began(fingerprint.commit(), fingerprint.of_file(PROTOCOL)[:12], time.time())
+
+
+def provenance(began: Began, seconds: float) -> dict[str, object]:
     """What every card says of how a result was computed: code, protocol, device, versions, time."""
     return {
-        "commit": commit,
-        "protocol": fingerprint.of_file(PROTOCOL)[:12],
+        "commit": began.commit,
+        "protocol": began.protocol,
         "device": device_kind(),
         "versions": versions(),
         "seconds": round(seconds, 1),
@@ -111,8 +132,7 @@ def write_table(
     *,
     command: str,
     inputs: Mapping[str, object],
-    commit: str,
-    seconds: float,
+    began: Began,
     folder: Path = RESULTS,
 ) -> Path:
     """Write a table with its card as one JSON file, whole or not at all.
@@ -122,15 +142,14 @@ def write_table(
         rows: Dataclasses in them, such as rates, are written as mappings of their fields.
         command: What makes the table again.
         inputs: Everything that the numbers were decided by.
-        commit: The code's, when computing began.
-        seconds: What computing took.
+        began: What computing began with.
         folder: Where to.
 
     Raises:
         InputError: the file cannot be written.
     """
     plain = [{key: asdict(cell) if _is_record(cell) else cell for key, cell in row.items()} for row in rows]  # type: ignore[call-overload]
-    card = {"command": command, "inputs": _as_json(inputs)} | provenance(commit, seconds)
+    card = {"command": command, "inputs": _as_json(inputs)} | provenance(began, time.time() - began.at)
     path = folder / f"{name}.json"
     with written_whole(path) as scratch:
         scratch.write_text(json.dumps({"card": card, "rows": plain}, indent=1) + "\n")

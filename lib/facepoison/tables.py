@@ -68,10 +68,11 @@ def whole(rows: Iterable[Row], asked: Mapping[str, Any]) -> list[Row]:
     return [row for row in rows if row["arm"] == "none" or agrees(row, **full, precision="bfloat16")]
 
 
-def by_training(rows: Iterable[Row], asked: Mapping[str, Any]) -> dict[str, dict[str, Rate]]:
+def by_training(rows: Iterable[Row], asked: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, dict[str, Rate]]:
     """Of the study ``adaptive``: protection by training and attack, from none to the longest on the most poisons.
 
-    Trainings with both attacks are shown, and the control; others' seeds and precisions are left out.
+    Trainings with both attacks are shown, and the control; others' seeds and precisions are left out. Attacks are
+    called by their ``names``.
     """
     chosen: dict[str, tuple[tuple[int, ...], dict[str, Rate]]] = {}
     for row in rows:
@@ -81,7 +82,7 @@ def by_training(rows: Iterable[Row], asked: Mapping[str, Any]) -> dict[str, dict
             continue
         n = row["people"] * asked["pictures"] * len(asked["attacks"]) if row["arm"] == "both" else 0
         name = f"{f'{n:,} poisons' if n else 'no poison'}, {row['draws']:,} draws" if row["draws"] else ARMS["none"]
-        chosen.setdefault(name, ((row["draws"] > 0, n, row["draws"]), {}))[1][row["attack"]] = row["protection"]
+        chosen.setdefault(name, ((row["draws"] > 0, n, row["draws"]), {}))[1][names[row["attack"]]] = row["protection"]
     return {name: rates for name, (_, rates) in sorted(chosen.items(), key=lambda item: item[1][0])}
 
 

@@ -7,7 +7,7 @@ import torch
 from bs4 import BeautifulSoup
 
 from facepoison import figures, widgets
-from facepoison.protection import Answers, Protection, Rate
+from facepoison.protection import Answers, Difference, Protection, Rate
 
 
 @pytest.fixture
@@ -177,3 +177,8 @@ def test_a_slider_with_a_kernel_draws_anew():
     slider.value = "b"
     assert asked == ["a", "b"]
     assert 'alt="What there is to see at b."' in frame.value
+
+
+@pytest.mark.parametrize(("value", "said"), [(0.031, "+3"), (-0.002, "0"), (0.004, "0"), (-0.1, "-10")])
+def test_points_have_a_sign_unless_there_are_none(value, said):
+    assert figures.points(Difference(value, 4, -0.2, 0.2)) == f"{said}\N{NO-BREAK SPACE}[-20,\N{NO-BREAK SPACE}+20]"

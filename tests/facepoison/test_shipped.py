@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 import torch
@@ -63,7 +64,14 @@ def test_tables_come_back_as_they_were_and_say_where_they_are_from(tmp_path):
     rows = [{"attack": "lowkey", "share": {"a": 1}, "protection": Rate(0.5, 4, 24, 0.1, 0.9, clean)}, {"none": clean}]
     rows[1]["lost"] = Difference(0.1, 4, -0.1, 0.3)
     asked = {"users": 4, "pictures": torch.zeros(2, 3)}
-    path = shipped.write_table("t", rows, command="make t", inputs=asked, commit="abc", seconds=1.23, folder=tmp_path)
+    path = shipped.write_table(
+        "t",
+        rows,
+        command="make t",
+        inputs=asked,
+        began=shipped.Began("abc", "0123", time.time() - 1.2),
+        folder=tmp_path,
+    )
     table = shipped.read_table("t", tmp_path)
     assert list(table.rows) == rows
     assert {key: table.card[key] for key in ("command", "commit", "seconds")} == {

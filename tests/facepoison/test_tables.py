@@ -63,7 +63,7 @@ def test_a_series_varies_one_column_and_keeps_the_others():
 
 
 def test_trainings_are_named_and_ordered_by_what_they_took():
-    steps = tables.by_training(adaptive_rows(), ASKED)
+    steps = tables.by_training(adaptive_rows(), ASKED, {"a": "A", "b": "B"})
     assert list(steps) == [
         "not trained",
         "no poison, 1,000 draws",
@@ -71,8 +71,8 @@ def test_trainings_are_named_and_ordered_by_what_they_took():
         "640 poisons, 100 draws",
         "640 poisons, 1,000 draws",
     ]
-    assert all(list(rates) == ["a", "b"] for rates in steps.values())
-    assert steps["not trained"]["a"] == of(0.0)
+    assert all(list(rates) == ["A", "B"] for rates in steps.values())
+    assert steps["not trained"]["A"] == of(0.0)
 
 
 def test_every_arm_of_the_protocol_has_words():

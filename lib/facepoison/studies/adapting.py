@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import fingerprint
 from facepoison import experiment, shipped, timeline
 from facepoison.adapt import ROBUST, by_people, harden, poison_people
 from facepoison.extractors.cards import write_weights
@@ -65,7 +64,7 @@ def adaptive(say: Say, scratch: Path) -> None:
 
     What each arm's first training ends with goes into ``data/weights``.
     """
-    asked, began, commit = read_protocol()["adapting"], time.time(), fingerprint.commit()
+    asked, began = read_protocol()["adapting"], shipped.begin()
     start, (public, poisons) = load_extractor(asked["trainer"]), trainers_poisons(say, scratch)
     clean = by_people(public)
     _, data, posted = crowd_posts(say, scratch)
@@ -84,14 +83,14 @@ def adaptive(say: Say, scratch: Path) -> None:
         if place < len(asked["arms"]):
             recipe = asdict(preset) | how | {"after": start.name}
             said: dict[str, object] = {"command": "python -m facepoison study adaptive", "recipe": recipe}
-            said |= shipped.provenance(commit, time.time() - since) | {"test": timeline.measure_unseen(robust)}
+            said |= shipped.provenance(began, time.time() - since) | {"test": timeline.measure_unseen(robust)}
             path = WEIGHTS / f"robust_{how['arm']}.safetensors"
             write_weights(path, robust.network, said, half=True)
             record(path.stem, path)
         for attack, posts in posted.items():
             rows.append(_met(how, attack, experiment.play(data, posts, robust), before[attack]))
             say(f"{name}, {attack}: {rows[-1]['protection']}")
-    write("adaptive", rows, asked, commit, began)
+    write("adaptive", rows, asked, began)
 
 
 def _met(how: Mapping[str, object], attack: str, outcome: Protection, untrained: Protection) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def adaptive_end_to_end(say: Say, scratch: Path) -> None:
     The table ``adaptive_end_to_end.json``. Some of the gallery's people, none of them a user, have poisoned pictures
     that the trainer made.
     """
-    asked, began, commit = read_protocol()["adapting_end_to_end"], time.time(), fingerprint.commit()
+    asked, began = read_protocol()["adapting_end_to_end"], shipped.begin()
     setting, data, posted = crowd_posts(say, scratch)
     setting, start = replace(setting, n_retrained=asked["users"]), load_extractor(asked["trainer"])
     preset, identities = replace(ROBUST, name="end to end, adaptive", draws=asked["draws"]), data.pictures.identities
@@ -137,12 +136,12 @@ def adaptive_end_to_end(say: Say, scratch: Path) -> None:
             row = {"arm": arm, "attack": attack, "protection": outcome.protection.rate}
             row |= {"due_to_poison": difference(outcome.protection.poisoned, outcome.protection.clean)}
             rows.append(row | {"clean_fit": outcome.clean_fit, "own_fit": float(outcome.own_fit.mean())})
-    write("adaptive_end_to_end", rows, asked, commit, began)
+    write("adaptive_end_to_end", rows, asked, began)
 
 
 def unknown(say: Say, scratch: Path) -> None:
     """Adaptive trainers before attacks that they did not train on, and before the user's reply: ``unknown.json``."""
-    asked, began, commit = read_protocol()["unknown"], time.time(), fingerprint.commit()
+    asked, began = read_protocol()["unknown"], shipped.begin()
     arms = read_protocol()["adapting"]
     start, reply = arms["trainer"], asked["reply"]
     names = [start, *(f"robust_{arm}" for arm in arms["arms"])]
@@ -179,7 +178,7 @@ def unknown(say: Say, scratch: Path) -> None:
             outcome = experiment.play(data, posts, extractor)
             row = {"attack": attack, "psnr": loud, "trainer": trainer, "protection": outcome.rate}
             rows.append(row | {"due_to_poison": difference(outcome.poisoned, outcome.clean)})
-    write("unknown", rows, asked, commit, began)
+    write("unknown", rows, asked, began)
 
 
 def adaptive_real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> None:
@@ -197,7 +196,7 @@ def adaptive_real(say: Say, faces: Path, source: str, extractors: Path | None = 
     Raises:
         InputError: there is no such folder, or no extractor.
     """
-    began, commit = time.time(), fingerprint.commit()
+    began = shipped.begin()
     setting, data, networks, told = real_people(faces, source, extractors)
     asked = read_protocol()["adapting_real"]
     start, people = networks[asked["trainer"]], data.pictures.identities
@@ -224,4 +223,4 @@ def adaptive_real(say: Say, faces: Path, source: str, extractors: Path | None = 
                 rows.append(_met({"arm": arm, "rate": rate}, attack, outcome, before[attack]))
     command = "python -m facepoison study adaptive_real --faces FOLDER"
     inputs = told | {"faces": told["pictures"], "public_people": len(others)} | asked
-    write("adaptive_real", rows, inputs, commit, began, command)
+    write("adaptive_real", rows, inputs, began, command)

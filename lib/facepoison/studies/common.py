@@ -97,11 +97,9 @@ def write(
     name: str,
     rows: list[dict[str, Any]],
     asked: Mapping[str, object],
-    commit: str,
-    began: float,
+    began: shipped.Began,
     command: str = "",
 ) -> None:
-    """Write a study's table: its rows, what the protocol asked, the commit and the second that it began at."""
+    """Write a study's table: its rows, what the protocol asked, and what it began with."""
     command = command or f"python -m facepoison study {name}"
-    seconds = time.time() - began
-    shipped.write_table(name, rows, command=command, inputs=asked, commit=commit, seconds=seconds)
+    shipped.write_table(name, rows, command=command, inputs=asked, began=began)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import fingerprint
-from facepoison import timeline
+from facepoison import shipped, timeline
 from facepoison.extractors.cards import read_card
 from facepoison.extractors.catalog import find_entry
 from facepoison.extractors.training import find_recipe, train
@@ -20,7 +18,7 @@ TESTED: tuple[Literal["rank_1", "tar"], ...] = ("rank_1", "tar")
 
 def precision(say: Say, scratch: Path) -> None:
     """Own extractors trained in float32 beside what training them in bfloat16 gave: ``precision.json``."""
-    asked, began, commit = read_protocol()["precision"], time.time(), fingerprint.commit()
+    asked, began = read_protocol()["precision"], shipped.begin()
     rows: list[dict[str, Any]] = []
     for name in asked["extractors"]:
         recipe = replace(find_recipe(name), bfloat16=False)
@@ -28,4 +26,4 @@ def precision(say: Say, scratch: Path) -> None:
         for how, each in (("bfloat16", read_card(find_entry(name))), ("float32", card)):
             rates = {what: timeline.tested(each, what) for what in TESTED}
             rows.append({"extractor": name, "precision": how} | rates)
-    write("precision", rows, asked, commit, began)
+    write("precision", rows, asked, began)

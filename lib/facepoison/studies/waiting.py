@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fingerprint
-from facepoison import experiment, timeline
+from facepoison import experiment, shipped, timeline
 from facepoison.device import pick_device
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import find_entry, load_extractor
@@ -27,7 +26,7 @@ RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
 
 def end_to_end_later(say: Say) -> None:
     """Users' old pictures before trainers who fine-tune a later extractor on them: ``end_to_end_later.json``."""
-    asked, began, commit = read_protocol()["waiting"], time.time(), fingerprint.commit()
+    asked, began = read_protocol()["waiting"], shipped.begin()
     setting = replace(registered(), n_retrained=asked["end_to_end_users"])
     data, networks = load_data(setting), load_extractors(setting)
     rows = []
@@ -51,12 +50,12 @@ def end_to_end_later(say: Say) -> None:
                     "own_fit": float(outcome.own_fit.mean()),
                 }
             )
-    write("end_to_end_later", rows, asked, commit, began)
+    write("end_to_end_later", rows, asked, began)
 
 
 def more_surrogates(say: Say) -> None:
     """LowKey made on one, two and more surrogates, before every extractor: ``more_surrogates.json``."""
-    asked, began, commit = read_protocol()["waiting"], time.time(), fingerprint.commit()
+    asked, began = read_protocol()["waiting"], shipped.begin()
     setting = replace(registered(), surrogates=tuple(asked["surrogates"]))
     data, trainers = load_data(setting), timeline.timeline(setting)
     data = replace(data, users=data.users[: asked["surrogate_users"]])
@@ -69,7 +68,7 @@ def more_surrogates(say: Say) -> None:
         for name, extractor in trainers.items():
             row = {"surrogates": n, "psnr": loud, "extractor": name, "white_box": name in setting.surrogates[:n]}
             rows.append(row | {"protection": experiment.play(data, posts, extractor).rate})
-    write("more_surrogates", rows, asked, commit, began)
+    write("more_surrogates", rows, asked, began)
 
 
 def carrying(say: Say, scratch: Path) -> None:
@@ -78,7 +77,7 @@ def carrying(say: Say, scratch: Path) -> None:
     Sixteen small extractors are trained, in half of a factorial in four factors from two seeds; the poison is made on
     one surrogate that is none of them.
     """
-    asked, began, commit = read_protocol()["carrying"], time.time(), fingerprint.commit()
+    asked, began = read_protocol()["carrying"], shipped.begin()
     setting = replace(registered(), surrogates=(asked["surrogate"],))
     data, networks = load_data(setting), {asked["surrogate"]: load_extractor(asked["surrogate"])}
     data = replace(data, users=data.users[: asked["users"]])
@@ -97,7 +96,7 @@ def carrying(say: Say, scratch: Path) -> None:
                 row[f"{name}_cosine"] = float(experiment.carried_over(extractor, clean, posts.pixels).mean())
                 row[f"{name}_protection"] = experiment.play(data, posts, extractor).rate
             rows.append(row)
-    write("carrying", rows, asked, commit, began)
+    write("carrying", rows, asked, began)
 
 
 def _small(
@@ -137,7 +136,7 @@ def crowd(say: Say, scratch: Path) -> None:
 
     And the same few users among fewer people and more: ``crowd_size.json``.
     """
-    asked, began, commit = read_protocol()["crowd"], time.time(), fingerprint.commit()
+    asked, began = read_protocol()["crowd"], shipped.begin()
     setting, data, posted = crowd_posts(say, scratch)
     rows = []
     for attack, posts in posted.items():
@@ -146,7 +145,7 @@ def crowd(say: Say, scratch: Path) -> None:
             row = {"attack": attack, "extractor": name, "role": experiment.role(setting, attack, name)}
             rows.append(row | {"protection": outcome.rate, "by_user": outcome.poisoned.by_user.tolist()})
             say(f"{attack}, {name}: {outcome.rate.value:.3f}")
-    write("crowd", rows, asked, commit, began)
+    write("crowd", rows, asked, began)
     rows = []
     for attack, posts in posted.items():
         for n in asked["sizes"]:
@@ -154,7 +153,7 @@ def crowd(say: Say, scratch: Path) -> None:
             for name in asked["size_extractors"]:
                 rate = experiment.play(few, few_posts, load_extractor(name)).rate
                 rows.append({"attack": attack, "people": n, "extractor": name, "protection": rate})
-    write("crowd_size", rows, asked, commit, began, "python -m facepoison study crowd")
+    write("crowd_size", rows, asked, began, "python -m facepoison study crowd")
 
 
 def real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> None:
@@ -171,7 +170,7 @@ def real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> 
     Raises:
         InputError: there is no such folder, or no extractor.
     """
-    began, commit = time.time(), fingerprint.commit()
+    began = shipped.begin()
     setting, data, networks, told = real_people(faces, source, extractors)
     asked = read_protocol()["real"] | told
     years = {name: find_entry(name).year for name in networks}
@@ -194,5 +193,5 @@ def real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> 
                 rate = experiment.play(data, posts, network, recogniser=recogniser).rate
                 rows.append(row | {"recogniser": recogniser, "protection": rate})
     command = "python -m facepoison study real --faces FOLDER"
-    write("real_recognisers", ranks, asked, commit, began, command)
-    write("real_waiting", rows, asked, commit, began, command)
+    write("real_recognisers", ranks, asked, began, command)
+    write("real_waiting", rows, asked, began, command)
