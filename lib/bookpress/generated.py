@@ -128,7 +128,7 @@ def front(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> tup
     if plain:
         raise PressError(f"claim '{plain[0]}': is no rate, so the first page cannot show it: take its label away")
     with plt.rc_context({"svg.hashsalt": "front", "figure.constrained_layout.use": True, "font.size": 10}):
-        figure, axes = plt.subplots(figsize=(7.0, 0.9 + 0.42 * len(found)))
+        figure, axes = plt.subplots(figsize=(5.2, 0.9 + 0.42 * len(found)))
         for row, (_, claim) in enumerate(found):
             axes.plot([100 * claim["low"], 100 * claim["high"]], [row, row], color="#d55e00", linewidth=4, alpha=0.4)
             axes.plot(100 * claim["value"], row, "o", color="#d55e00", markersize=7)

@@ -354,7 +354,8 @@ def show_series(
     axes.set_xlabel(along)
     axes.set_ylabel("clean probes not recognised, %")
     axes.set_ylim(-4, 104)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9, frameon=False)
+    columns = 1 if max(map(len, lines)) > 30 else 3
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, fontsize=9, frameon=False)
     rows = [
         (name, place, *rate_numbers(rate))
         for name, rates in lines.items()
