@@ -119,7 +119,7 @@ def study(
     if name in on_faces:
         if faces is None or not source:
             raise InputError(f"study {name}: give --faces FOLDER and --source 'what they are'")
-        on_faces[name](say, faces, source, extractors)
+        on_faces[name](say, common.real_people(faces, source, extractors))
         return
     scratch = fingerprint.LIB.parent / "_build" / "training"
     known: dict[str, Callable[[common.Say], object]] = {

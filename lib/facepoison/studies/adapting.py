@@ -21,7 +21,7 @@ from facepoison.poisons.hardened import hardened
 from facepoison.poisons.similarity import change
 from facepoison.protection import Protection, difference
 from facepoison.protocol import load_data, load_extractors, read_protocol
-from facepoison.studies.common import Say, crowd_posts, post, real_people, registered, users_posts, write
+from facepoison.studies.common import RealPeople, Say, crowd_posts, post, registered, users_posts, write
 from facepoison.wait import among
 
 
@@ -162,7 +162,7 @@ def unknown(say: Say, scratch: Path) -> None:
         "lowkey on the robust extractor and others": (together, lowkey, networks),
     }
     for name, how in others.items():
-        posted[name] = post(*how[:2], data, how[2], lambda done, name=name: say(f"{name}: {done} users"))  # type: ignore[misc]
+        posted[name] = post(say, name, *how[:2], data, how[2])
     public, poisons = trainers_poisons(say, scratch)
     own = public[: asked["again"]]
     answer = poison_people(own, lowkey, [networks[reply]], scratch / "again", setting.seed, say, public=data.public)
@@ -181,23 +181,14 @@ def unknown(say: Say, scratch: Path) -> None:
     write("unknown", rows, asked, began)
 
 
-def adaptive_real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> None:
+def adaptive_real(say: Say, found: RealPeople) -> None:
     """The adaptive trainer on real people: a real extractor trained on others' poison: ``adaptive_real.json``.
 
     Everybody but the users is public: their first pictures are poisoned by the trainer, who then trains on them.
     Weights are not kept.
-
-    Args:
-        say: Told what is going on.
-        faces: Folder of pictures, a sub-folder for each person.
-        source: What these pictures are, in words.
-        extractors: Folder of extractors, if not ``models`` beside the pictures.
-
-    Raises:
-        InputError: there is no such folder, or no extractor.
     """
     began = shipped.begin()
-    setting, data, networks, told = real_people(faces, source, extractors)
+    setting, data, networks = found.setting, found.data, found.extractors
     asked = read_protocol()["adapting_real"]
     start, people = networks[asked["trainer"]], data.pictures.identities
     others = [who for who in range(len(data.pictures.names)) if who not in data.users]
@@ -222,5 +213,5 @@ def adaptive_real(say: Say, faces: Path, source: str, extractors: Path | None = 
                 outcome = experiment.play(data, posts, robust)
                 rows.append(_met({"arm": arm, "rate": rate}, attack, outcome, before[attack]))
     command = "python -m facepoison study adaptive_real --faces FOLDER"
-    inputs = told | {"faces": told["pictures"], "public_people": len(others)} | asked
+    inputs = found.said | {"faces": found.said["pictures"], "public_people": len(others)} | asked
     write("adaptive_real", rows, inputs, began, command)

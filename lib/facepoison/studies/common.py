@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +48,17 @@ def crowd_posts(say: Say, scratch: Path) -> tuple[Setting, Data, dict[str, exper
 
 
 def post(
-    setting: Setting,
-    preset: experiment.Preset,
-    data: Data,
-    networks: Mapping[str, Extractor],
-    say: Callable[[int], None],
+    say: Say, name: str, setting: Setting, preset: experiment.Preset, data: Data, networks: Mapping[str, Extractor]
 ) -> experiment.Poisoned:
-    """What the users of a data set publish under a preset that is not among the protocol's attacks."""
+    """What the users of a data set publish under a preset that is not among the protocol's attacks.
+
+    ``say`` is told of each user done, under a name.
+    """
     parts = []
     for user in data.users:
         own = data.pictures.pixels[data.gallery_of(user)]
         parts.append(experiment.poison(setting, preset, own, networks, data.public))
-        say(len(parts))
+        say(f"{name}: {len(parts)} of {len(data.users)} users")
     index = [data.gallery_of(user) for user in data.users]
     pixels = torch.cat([part.arrays["pixels"] for part in parts])
     return experiment.Poisoned(torch.cat(index), pixels, data.users, sum(part.seconds for part in parts))
@@ -74,23 +73,47 @@ def users_posts(
     )
 
 
-def real_people(
-    faces: Path, source: str, extractors: Path | None
-) -> tuple[Setting, Data, dict[str, Extractor], dict[str, object]]:
-    """Setting, pictures and extractors of a study of real people, and what its card says of them."""
+@dataclass(frozen=True)
+class RealPeople:
+    """Real people and other people's extractors, of whom studies keep numbers only.
+
+    Attributes:
+        setting: Of the study.
+        data: Their pictures.
+        extractors: By name, in order of years.
+        said: What a study's card says of them.
+    """
+
+    setting: Setting
+    data: Data
+    extractors: dict[str, Extractor]
+    said: dict[str, object]
+
+
+def real_people(faces: Path, source: str, extractors: Path | None = None) -> RealPeople:
+    """The people of a folder, as the registered setting would take them.
+
+    Args:
+        faces: Folder of pictures, a sub-folder for each person.
+        source: What these pictures are, in words.
+        extractors: Folder of extractors, if not ``models`` beside the pictures.
+
+    Raises:
+        InputError: there is no such folder, or no extractor.
+    """
     registry = read_protocol()["registered"]
     setting = choose(registry["profile"], str(faces), registry["seed"], str(extractors) if extractors else "")
     if setting.extractors is None:
         raise InputError(f"{faces}: no folder 'models' beside it: give one of extractors")
     data = load_data(setting)
-    told = {
+    said = {
         "source": source,
         "people": len(data.pictures.names),
         "pictures": data.pictures.pixels,
         "users": len(data.users),
         "surrogates": setting.surrogates,
     }
-    return setting, data, timeline.timeline(setting), told
+    return RealPeople(setting, data, timeline.timeline(setting), said)
 
 
 def write(

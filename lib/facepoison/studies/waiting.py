@@ -17,7 +17,7 @@ from facepoison.poisons.similarity import change
 from facepoison.protection import rank_one
 from facepoison.protocol import embeddings, load_data, load_extractors, read_protocol
 from facepoison.recognition import Recogniser
-from facepoison.studies.common import Say, crowd_posts, post, real_people, registered, users_posts, write
+from facepoison.studies.common import RealPeople, Say, crowd_posts, post, registered, users_posts, write
 from facepoison.wait import CHANGES, among, half_factorial
 
 FACTORS = tuple(CHANGES)
@@ -62,7 +62,7 @@ def more_surrogates(say: Say) -> None:
     rows = []
     for n in range(1, len(setting.surrogates) + 1):
         preset = replace(experiment.PRESETS["lowkey"], extractors=n)
-        posts = post(setting, preset, data, trainers, lambda done, n=n: say(f"{n} surrogates: {done} users"))  # type: ignore[misc]
+        posts = post(say, f"{n} surrogates", setting, preset, data, trainers)
         clean = data.pictures.pixels[posts.index]
         loud = float(change(clean, posts.pixels).psnr.mean())
         for name, extractor in trainers.items():
@@ -82,10 +82,7 @@ def carrying(say: Say, scratch: Path) -> None:
     data, networks = load_data(setting), {asked["surrogate"]: load_extractor(asked["surrogate"])}
     data = replace(data, users=data.users[: asked["users"]])
     presets = {name: replace(experiment.PRESETS[name], extractors=1) for name in asked["attacks"]}
-    posted = {
-        name: post(setting, preset, data, networks, lambda done, name=name: say(f"{name}: {done} users"))  # type: ignore[misc]
-        for name, preset in presets.items()
-    }
+    posted = {name: post(say, name, setting, preset, data, networks) for name, preset in presets.items()}
     rows = []
     for seed in asked["seeds"]:
         for levels in half_factorial(FACTORS):
@@ -156,23 +153,14 @@ def crowd(say: Say, scratch: Path) -> None:
     write("crowd_size", rows, asked, began, "python -m facepoison study crowd")
 
 
-def real(say: Say, faces: Path, source: str, extractors: Path | None = None) -> None:
+def real(say: Say, found: RealPeople) -> None:
     """The oblivious trainer on real people, with other people's extractors: ``real_*.json``, numbers only.
 
     ``real_recognisers`` holds rank-1 on everybody's clean probes, ``real_waiting`` the protection of the users.
-
-    Args:
-        say: Told what is going on.
-        faces: Folder of pictures, a sub-folder for each person.
-        source: What these pictures are, in words.
-        extractors: Folder of extractors, if not ``models`` beside the pictures.
-
-    Raises:
-        InputError: there is no such folder, or no extractor.
     """
     began = shipped.begin()
-    setting, data, networks, told = real_people(faces, source, extractors)
-    asked = read_protocol()["real"] | told
+    setting, data, networks = found.setting, found.data, found.extractors
+    asked = read_protocol()["real"] | found.said
     years = {name: find_entry(name).year for name in networks}
     ranks = []
     for seed in asked["seeds"]:
