@@ -135,7 +135,7 @@ def front(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> tup
         axes.set_yticks(range(len(found)), [label for label, _ in found])
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlim(-4, 104)
-        axes.set_xlabel("the user's clean pictures not recognised, %")
+        axes.set_xlabel("clean pictures not recognised, %")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", alpha=0.25)
         file = io.StringIO()
