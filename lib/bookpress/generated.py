@@ -5,6 +5,7 @@ A page asks for one of these with a line ``<!-- generated: NAME -->``.
 
 from __future__ import annotations
 
+import csv
 import html
 import io
 import json
@@ -21,6 +22,8 @@ from bookpress.execute import duration
 from bookpress.files import PressError
 
 PLACE = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
+FRONT = ("value", "low", "high", "n", "clean_error", "id")
+"""What of a claim goes into the CSV behind the first page's figure."""
 OUTCOMES = ("not tested", "not reproduced", "reproduced in part", "reproduced")
 
 
@@ -122,8 +125,7 @@ def front(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> tup
     Raises:
         PressError: a claim has no interval.
     """
-    known = {claim["id"]: claim for claim in claims}
-    found = [(label, known[name]) for name, label in labels.items() if name in known]
+    found = _labelled(claims, labels)
     plain = [claim["id"] for _, claim in found if claim["low"] is None]
     if plain:
         raise PressError(f"claim '{plain[0]}': is no rate, so the first page cannot show it: take its label away")
@@ -144,15 +146,26 @@ def front(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> tup
     return file.getvalue(), "; ".join(f"{label}: {100 * claim['value']:.0f} %" for label, claim in found) + "."
 
 
+def _labelled(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Those of the run's claims that have a label, in the labels' order."""
+    known = {claim["id"]: claim for claim in claims}
+    return [(label, known[name]) for name, label in labels.items() if name in known]
+
+
 def front_figure(folder: Path, claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> str:
     """Write the first page's figure into a folder of the staged book and give the lines that show it."""
     drawing, words = front(claims, labels)
     (folder / "front.svg").write_text(drawing)
+    with (folder / "front.csv").open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["", *FRONT])
+        table.writerows([label, *(claim[key] for key in FRONT)] for label, claim in _labelled(claims, labels))
     return (
         "```{figure} front.svg\n:name: fig-front\n"
         f":alt: Share of a poisoning user's clean pictures that are not recognised. {words}\n\n"
         "What poisoning is worth, trainer by trainer: the share of a user's later, clean pictures that are not "
-        "recognised, with 95 % intervals over users. Every number is a claim of a chapter.\n```"
+        "recognised, with 95 % intervals over users. Every number is a claim of a chapter. "
+        "{download}`Numbers (CSV) <front.csv>`\n```"
     )
 
 

@@ -14,6 +14,8 @@ def claim(name, holds=True, low=0.1):
         "unit": "share",
         "holds": holds,
         "low": low,
+        "n": 20,
+        "clean_error": None,
         "high": 0.5,
     }
 
@@ -55,6 +57,10 @@ def test_the_first_page_draws_the_claims_that_have_a_label(tmp_path):
     assert "Second: 25 %." in lines
     assert "Gone" not in lines
     assert "<svg" in (tmp_path / "front.svg").read_text()
+    header, row = (tmp_path / "front.csv").read_text().splitlines()
+    assert header.startswith(",value,low,high,n")
+    assert row.startswith("Second,")
+    assert row.endswith(",b")
     with pytest.raises(PressError, match="claim 'a': is no rate"):
         generated.front([claim("a", low=None)], {"a": "First"})
 
