@@ -97,7 +97,9 @@ def surrogates_of(setting: Setting, preset: Preset) -> tuple[str, ...]:
 def craft(preset: Preset, pixels: Tensor, surrogates: Sequence[Extractor], public: Pictures, seed: int) -> Tensor:
     """Poison the pictures of one user, uint8 (N, 3, H, W), by the attack that a preset belongs to."""
     match preset:
-        case FawkesV03():
+        case FawkesV03():  # one seed for all would draw them all the same place among the furthest
+            own = hashlib.sha256(pixels.cpu().numpy().tobytes()).hexdigest()
+            seed = generator(seed, "user", own).initial_seed()
             return fawkes_v03(pixels, surrogates, preset, public=public, seed=seed)
         case FawkesV1():
             return fawkes_v1(pixels, surrogates, preset, seed=seed)
@@ -122,18 +124,15 @@ def poison(
         public: Pictures of other people, for targeted attacks.
     """
     surrogates = [networks[name] for name in surrogates_of(setting, preset)]
-    seed, targets = setting.seed, {}
-    if isinstance(preset, FawkesV03):  # one seed for all would draw them all the same place among the furthest
-        seed = generator(seed, "user", hashlib.sha256(pixels.cpu().numpy().tobytes()).hexdigest()).initial_seed()
-        targets = {"public": public.pixels, "who": public.identities}
+    targets = {"public": public.pixels, "who": public.identities} if isinstance(preset, FawkesV03) else {}
     return store.remember(
         "poison",
-        lambda: {"pixels": craft(preset, pixels, surrogates, public, seed)},
+        lambda: {"pixels": craft(preset, pixels, surrogates, public, setting.seed)},
         by=[METHODS[type(preset)], load_extractor],
         preset=preset,
         pixels=pixels,
         surrogates=[surrogate.sha256 for surrogate in surrogates],
-        seed=seed,
+        seed=setting.seed,
         **targets,
     )
 
