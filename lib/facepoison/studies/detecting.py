@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from facepoison import experiment
+import fingerprint
+from facepoison import calibration, detect, experiment, shipped, store, wait
 from facepoison.adapt import poison_people
+from facepoison.baselines import Kind, baseline_scores, train_baseline
+from facepoison.detect import NETWORK, PLAIN, RESIDUAL, Detector, Recipe, train_detector
+from facepoison.experiment import Poisoned
+from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures import Pictures
-from facepoison.protocol import load_data, made_people, read_protocol
-from facepoison.studies.common import Say, crowd_setting, registered
+from facepoison.pictures.handling import HANDLINGS, handle
+from facepoison.pictures.splits import first_users
+from facepoison.poisons.lowkey import LowKey, lowkey
+from facepoison.poisons.similarity import change
+from facepoison.protection import difference, share
+from facepoison.protocol import Data, Setting, load_data, made_people, read_protocol
+from facepoison.sift import sift
+from facepoison.studies.common import RealPeople, Say, crowd_setting, registered, write
+
+BASELINES: tuple[Kind, ...] = ("linear baseline", "boosted trees")
+TAKEN_TIMES = 3  # how often a baseline sees each picture, handled anew
+Score = Callable[[Tensor], Tensor]
+Row = Mapping[str, Any]
 
 
 def people_of(population: str) -> Pictures:
@@ -72,3 +90,398 @@ def users_poisons(say: Say, scratch: Path) -> dict[str, Posted]:
         who = torch.tensor(users).repeat_interleave(clean.shape[1])
         posted[attack] = Posted(who, clean.flatten(0, 1), poisoned.flatten(0, 1))
     return posted
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a detector is taught: how, and which attacks."""
+
+    recipe: Recipe
+    attacks: tuple[str, ...]
+
+
+def lessons(asked: Mapping[str, Any]) -> dict[str, Lesson]:
+    """The networks that the protocol's ``detecting`` asks for, by what tables call them.
+
+    Those that know all attacks, then those that know one, then those that know all but one.
+    """
+    every = tuple(asked["attacks"])
+    plain = replace(PLAIN, draws=asked["plain_draws"])
+    whole = [replace(recipe, draws=asked["draws"]) for recipe in (NETWORK, RESIDUAL)]
+    found = {recipe.name: Lesson(recipe, every) for recipe in (*whole, plain)}
+    for attack in every:
+        name = f"{experiment.called(attack)} alone"
+        found[name] = Lesson(replace(whole[0], name=name), (attack,))
+    for attack in every:
+        name = f"all but {experiment.called(attack)}"
+        found[name] = Lesson(replace(whole[0], name=name), tuple(each for each in every if each != attack))
+    return found
+
+
+def taught(say: Say, scratch: Path, name: str, lesson: Lesson, start: Detector | None = None) -> Detector:
+    """A network after its lesson; resumes from a file under ``scratch``."""
+    poisons = taught_poisons(say, scratch)
+    chosen = {attack: poisons[attack].flatten(0, 1) for attack in lesson.attacks}
+    return learnt(say, scratch, lesson.recipe, people_of("taught").pixels, chosen, start)
+
+
+def learnt(
+    say: Say, scratch: Path, recipe: Recipe, clean: Tensor, poisons: Mapping[str, Tensor], start: Detector | None = None
+) -> Detector:
+    """A network trained by a recipe on pictures; its file under ``scratch`` is named by all that it depends on."""
+    parts = {"recipe": recipe, "clean": clean, "poisons": dict(poisons), "start": start.sha256 if start else None}
+    digest = fingerprint.of_text(repr(store.describe(parts)))[:12]
+    checkpoint = scratch / "detecting" / f"{recipe.name.replace(' ', '-')}-{digest}.pt"
+    seed = registered().seed
+    return train_detector(clean, poisons, recipe, seed=seed, start=start, checkpoint=checkpoint, report=say)
+
+
+def scored(detector: Detector) -> Score:
+    """How poisoned pictures look to a network, computed once and then kept."""
+
+    def score(pixels: Tensor) -> Tensor:
+        return store.remember(
+            "scores",
+            lambda: {"scores": detect.scores(detector, pixels)},
+            by=[detect.scores],
+            detector=detector.sha256,
+            pixels=pixels,
+        ).arrays["scores"]
+
+    return score
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Scores of one detector by handling: of two sets of clean pictures, and of what is posted, by attack.
+
+    Attributes:
+        thresholds: By handling, of the people thresholds are set on.
+        honest: By handling, of the people false alarms are counted on.
+        posted: By handling and attack.
+    """
+
+    thresholds: dict[str, Tensor]
+    honest: dict[str, Tensor]
+    posted: dict[str, dict[str, Tensor]]
+
+
+def ask(
+    say: Say,
+    detectors: Mapping[str, Score],
+    thresholds: Pictures,
+    honest: Pictures,
+    posted: Mapping[str, Posted],
+    few: Mapping[str, tuple[str, ...]],
+) -> dict[str, Asked]:
+    """What detectors say of clean pictures and of posted ones after every handling.
+
+    Args:
+        say: Told of every handling done.
+        detectors: By name.
+        thresholds: Clean pictures that thresholds are set on.
+        honest: Clean pictures that false alarms are counted on.
+        posted: By attack.
+        few: By detector the handlings that it is asked about, if not all.
+    """
+    answers = {name: Asked({}, {}, {}) for name in detectors}
+    for handling in HANDLINGS:
+        sets = {"thresholds": handle(thresholds.pixels, handling), "honest": handle(honest.pixels, handling)}
+        posts = {attack: handle(each.poisoned, handling) for attack, each in posted.items()}
+        for name, score in detectors.items():
+            if handling in few.get(name, tuple(HANDLINGS)):
+                answers[name].thresholds[handling] = score(sets["thresholds"])
+                answers[name].honest[handling] = score(sets["honest"])
+                answers[name].posted[handling] = {attack: score(pixels) for attack, pixels in posts.items()}
+        say(f"{handling}: asked")
+    return answers
+
+
+def rows_of(
+    name: str, answer: Asked, people: Mapping[str, Tensor], honest: Tensor, allowed: list[float]
+) -> Iterator[Row]:
+    """Rows of one detector: for each handling, attack and share of false alarms allowed, what is found.
+
+    Thresholds are set on clean pictures handled in the same way.
+
+    Args:
+        name: The detector's.
+        answer: What it said.
+        people: By attack, who is on the posted pictures.
+        honest: Who is on the pictures that false alarms are counted on.
+        allowed: Shares of false alarms to allow.
+    """
+    for handling, clean in answer.thresholds.items():
+        for attack, posted in answer.posted[handling].items():
+            area = detect.area(answer.honest[handling], posted)
+            for each in allowed:
+                limit = detect.threshold(clean, each)
+                yield {
+                    "detector": name,
+                    "attack": attack,
+                    "handling": handling,
+                    "allowed": each,
+                    "found": share(posted > limit, people[attack]),
+                    "false_alarms": share(answer.honest[handling] > limit, honest),
+                    "area": area,
+                }
+
+
+def detecting(say: Say, scratch: Path) -> None:
+    """Detectors before users and attacks, after everything that befalls pictures: ``detecting*.json``.
+
+    ``detecting`` holds what is found, ``detecting_crossed`` the same of detectors that know fewer attacks,
+    ``detecting_honest`` whom one threshold for all handlings flags, ``detecting_accounts`` ten pictures against one,
+    ``detecting_roc`` points of curves. Two networks go into ``data/detectors``, with a calibration.
+    """
+    asked, began = read_protocol()["detecting"], shipped.begin()
+    poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(say, scratch).items()}
+    clean, posted = people_of("taught").pixels, users_poisons(say, scratch)
+    networks = {name: taught(say, scratch, name, lesson) for name, lesson in lessons(asked).items()}
+    baselines = {
+        kind: train_baseline(kind, clean, poisons, handled=NETWORK.handled, times=TAKEN_TIMES, seed=registered().seed)
+        for kind in BASELINES
+    }
+    thresholds, honest = people_of("thresholds"), people_of("honest")
+    detectors: dict[str, Score] = {name: scored(network) for name, network in networks.items()}
+    detectors |= {kind: lambda pixels, own=own: baseline_scores(own, pixels) for kind, own in baselines.items()}  # type: ignore[misc]
+    whole = [NETWORK.name, RESIDUAL.name, PLAIN.name, *BASELINES]
+    both = ("as taken", asked["handled"])
+    few = {name: both for name in detectors if name not in whole}
+    answers = ask(say, detectors, thresholds, honest, posted, few)
+    people = {attack: each.people for attack, each in posted.items()}
+    allowed = asked["allowed"]
+    main = set(asked["attacks"])
+
+    def wanted(row: Row) -> bool:  # weaker strengths are asked of the first network only
+        return row["attack"] in main or row["detector"] == NETWORK.name
+
+    rows = [row for name in whole for row in rows_of(name, answers[name], people, honest.identities, allowed)]
+    write("detecting", [row for row in rows if wanted(row)], asked, began)
+    command = "python -m facepoison study detecting"
+    crossing = [NETWORK.name, *few]
+    rows = [row for name in crossing for row in rows_of(name, answers[name], people, honest.identities, allowed)]
+    rows = [row for row in rows if row["handling"] in both and row["attack"] in main]
+    write("detecting_crossed", rows, asked, began, command)
+    write("detecting_honest", list(_honest(answers, whole, people, honest, asked)), asked, began, command)
+    answer = answers[NETWORK.name]
+    accounts = list(_accounts(answer, people, thresholds, honest, asked))
+    write("detecting_accounts", accounts, asked, began, command)
+    write("detecting_roc", list(_roc(answers, people, honest, asked)), asked, began, command)
+    for name, file in ((NETWORK.name, "network"), (RESIDUAL.name, "residual")):
+        said = {"command": command, "recipe": asdict(lessons(asked)[name].recipe)}
+        said |= shipped.provenance(began, 0.0) | {"test": "data/results/detecting.json"}
+        write_weights(detect.DETECTORS / f"{file}.safetensors", networks[name], said, half=True)
+    parts = [answer.thresholds["as taken"], *(answer.posted["as taken"][attack] for attack in asked["attacks"])]
+    poisoned = torch.cat([torch.full((len(part),), number > 0) for number, part in enumerate(parts)])
+    who = torch.cat([thresholds.identities, *(10**6 + people[attack] for attack in asked["attacks"])])
+    path = detect.DETECTORS / "network.safetensors"
+    fitted = calibration.fit(
+        torch.cat(parts),
+        poisoned,
+        who,
+        seed=registered().seed,
+        made_on="made faces, as taken",
+        detector=fingerprint.of_file(path),
+    )
+    calibration.write(fitted, detect.DETECTORS / "calibration.json")
+
+
+def _honest(
+    answers: Mapping[str, Asked], names: list[str], people: Mapping[str, Tensor], honest: Pictures, asked: Row
+) -> Iterator[Row]:
+    """Whom one threshold flags that is set on clean pictures after every handling, all together."""
+    for name in names:
+        answer = answers[name]
+        everything = torch.cat(list(answer.thresholds.values()))
+        for allowed in asked["allowed"]:
+            limit = detect.threshold(everything, allowed)
+            for handling in answer.honest:
+                row = {"detector": name, "handling": handling, "allowed": allowed}
+                yield row | {"posted": "clean", "flagged": share(answer.honest[handling] > limit, honest.identities)}
+                for attack in asked["attacks"]:
+                    flagged = share(answer.posted[handling][attack] > limit, people[attack])
+                    yield row | {"posted": attack, "flagged": flagged}
+
+
+def _accounts(
+    answer: Asked, people: Mapping[str, Tensor], thresholds: Pictures, honest: Pictures, asked: Row
+) -> Iterator[Row]:
+    """One picture against all of an account, at the larger share of false alarms: accounts are too few for less."""
+    allowed, size = max(asked["allowed"]), asked["account"]
+    for handling in answer.honest:
+        for pictures in (1, size):
+            limit = detect.threshold(
+                detect.by_account(answer.thresholds[handling], thresholds.identities, pictures)[0], allowed
+            )
+            wrong, whose = detect.by_account(answer.honest[handling], honest.identities, pictures)
+            false_alarms = share(wrong > limit, whose)
+            for attack in asked["attacks"]:
+                found, users = detect.by_account(answer.posted[handling][attack], people[attack], pictures)
+                row = {"attack": attack, "handling": handling, "pictures": pictures, "allowed": allowed}
+                yield row | {"found": share(found > limit, users), "false_alarms": false_alarms}
+
+
+def _roc(answers: Mapping[str, Asked], people: Mapping[str, Tensor], honest: Pictures, asked: Row) -> Iterator[Row]:
+    """Points of ROC curves, from few false alarms to many, of thresholds that are the same for all attacks."""
+    for name in (NETWORK.name, RESIDUAL.name):
+        for handling in ("as taken", asked["handled"]):
+            clean = answers[name].honest[handling]
+            shares = torch.logspace(-3.5, 0, 36, dtype=torch.float64).tolist()
+            for wanted in shares:
+                n = len(clean)
+                limit = float(clean.sort().values[max(0, n - 1 - round(wanted * n))]) if wanted < 1 else -torch.inf
+                row: dict[str, Any] = {"detector": name, "handling": handling, "threshold": max(limit, -1e9)}
+                row["false_alarms"] = share(clean > limit, honest.identities)
+                for attack in asked["attacks"]:
+                    row[attack] = share(answers[name].posted[handling][attack] > limit, people[attack])
+                yield row
+
+
+def _at_gallery(data: Data, posted: Posted) -> Poisoned:
+    """Of what users post the part that the trainer finds in the gallery."""
+    identities = data.pictures.identities
+    users = tuple(dict.fromkeys(posted.people.tolist()))
+    theirs = torch.cat([(identities == user).nonzero().flatten() for user in users])
+    places = torch.isin(theirs, data.gallery).nonzero().flatten()
+    return Poisoned(theirs[places], posted.poisoned[places], users, 0.0)
+
+
+def sifting(say: Say, scratch: Path) -> None:
+    """A detector in front of the recogniser, over thresholds: ``sifting.json``."""
+    asked, began = read_protocol()["sifting"], shipped.begin()
+    data = load_data(crowd_setting())
+    posted = users_poisons(say, scratch)
+    score = scored(detect.load_detector("network"))
+    accurate, robust = load_extractor(asked["trainer"]), load_extractor(asked["robust"])
+    limits = score(people_of("thresholds").pixels)
+    clean = score(data.pictures.pixels)
+    rows: list[dict[str, Any]] = []
+    for attack in asked["attacks"]:
+        posts = _at_gallery(data, posted[attack])
+        some = replace(data, users=posts.users)
+        seeds = registered().seed
+        met = {"nothing leaked": posts, "one leaked": wait.leaked(some, posts, asked["leaked"], seeds)}
+        plain = experiment.play(some, posts, accurate)
+        for policy, outcome in (("nothing", plain), ("robust for all", experiment.play(some, posts, robust))):
+            row = {"attack": attack, "policy": policy, "leak": "nothing leaked", "allowed": 0.0}
+            rows.append(row | {"protection": outcome.rate, "paid": difference(outcome.clean, plain.clean)})
+        for leak, published in met.items():
+            for allowed in asked["allowed"]:
+                limit = detect.threshold(limits, allowed)
+                flags = clean > limit, score(published.pixels) > limit
+                for policy, network in (("drop", None), ("set aside", robust)):
+                    outcome = sift(some, published, *flags, accurate, network)
+                    row = {"attack": attack, "policy": policy, "leak": leak, "allowed": allowed}
+                    rows.append(row | {"protection": outcome.rate, "paid": difference(outcome.clean, plain.clean)})
+        say(f"{attack}: sifted")
+    write("sifting", rows, asked, began)
+
+
+def evading(say: Say, scratch: Path) -> None:
+    """LowKey that also fools the detector, and the detector that learns from it: ``evading.json``."""
+    asked, began = read_protocol()["evading"], shipped.begin()
+    whole, setting = read_protocol()["detecting"], crowd_setting()
+    data, preset = load_data(setting), experiment.PRESETS["lowkey"]
+    assert isinstance(preset, LowKey)
+    network = detect.load_detector("network")
+    alarm = detect.evading(network, asked["weight"], preset.weight, asked["margin"])
+
+    def craft(clean: Tensor, names: list[str]) -> Tensor:
+        def compute() -> store.Arrays:
+            surrogates = [load_extractor(name) for name in names]
+            return {"pixels": lowkey(clean, surrogates, preset, seed=setting.seed, perceptual=alarm)}
+
+        parts = {"clean": clean, "surrogates": names, "detector": network.sha256, "preset": preset}
+        return store.remember("evading", compute, by=[lowkey, detect.evading], asked=asked, **parts).arrays["pixels"]
+
+    posted = users_poisons(say, scratch)["lowkey"]
+    users = data.users[: asked["users"]]
+    usual = _at_gallery(data, posted)
+    data, usual = wait.among(data, usual, data.users, users)
+    clean = data.pictures.pixels[usual.index]
+    parts = []
+    for user in users:
+        own = data.pictures.identities[usual.index] == user
+        parts.append(craft(clean[own], list(setting.surrogates)))
+        say(f"evading: {len(parts)} of {len(users)} users")
+    reply = replace(usual, pixels=torch.cat(parts))
+    people, each = asked["people"], whole["poisoned"]["lowkey"][1]
+    taught_clean = people_of("taught").pixels.view(*whole["taught"], 3, setting.size, setting.size)[:people, :each]
+    told = []
+    for own in taught_clean:
+        told.append(craft(own, whole["surrogates"]))
+        say(f"evading: {len(told)} of {people} people that the trainer poisons")
+    poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(say, scratch).items()}
+    poisons["the reply"] = torch.cat(told)
+    recipe = replace(NETWORK, name="network, trained again", draws=asked["draws"])
+    again = learnt(say, scratch, recipe, people_of("taught").pixels, poisons, network)
+    detectors = {each.name: scored(each) for each in (network, detect.load_detector("residual"), again)}
+    thresholds, honest = people_of("thresholds").pixels, people_of("honest")
+    extractor = load_extractor(read_protocol()["sifting"]["trainer"])
+    rows = []
+    for name, posts in (("lowkey", usual), ("lowkey that evades", reply)):
+        who = data.pictures.identities[posts.index]
+        row: dict[str, Any] = {"posted": name, "protection": experiment.play(data, posts, extractor).rate}
+        row["psnr"] = float(change(clean, posts.pixels).psnr.mean())
+        for detector, score in detectors.items():
+            for allowed in whole["allowed"]:
+                limit = detect.threshold(score(thresholds), allowed)
+                found = {"detector": detector, "allowed": allowed, "found": share(score(posts.pixels) > limit, who)}
+                found["false_alarms"] = share(score(honest.pixels) > limit, honest.identities)
+                rows.append(row | found)
+    write("evading", rows, asked, began)
+
+
+def detecting_real(say: Say, found: RealPeople) -> None:
+    """Photographs: detectors taught on some people's, asked about others': ``detecting_real.json``, numbers only.
+
+    Thresholds are set on public people's clean pictures. Beside them stands the network that learnt from made faces.
+    """
+    began, asked = shipped.begin(), read_protocol()["detecting_real"]
+    setting, data, networks = found.setting, found.data, found.extractors
+    identities, everybody = data.pictures.identities, first_users(data.pictures, len(data.pictures.names), setting.seed)
+    others = everybody[-asked["taught"] :]
+    trainer = replace(setting, surrogates=tuple(asked["surrogates"]))
+
+    def first(people: tuple[int, ...], count: int) -> Tensor:
+        return torch.cat([(identities == who).nonzero().flatten()[:count] for who in people])
+
+    def post(how: Setting, people: tuple[int, ...], count: int, attack: str, role: str) -> Tensor:
+        parts = []
+        for who in people:
+            own = data.pictures.pixels[first((who,), count)]
+            made = experiment.poison(how, experiment.PRESETS[attack], own, networks, data.public)
+            parts.append(made.arrays["pixels"])
+            say(f"{attack}, {role}: {len(parts)} of {len(people)} people")
+        return torch.cat(parts)
+
+    users = everybody[: -asked["taught"]]
+    poisons = {attack: post(trainer, others, asked["poisoned"], attack, "taught") for attack in asked["attacks"]}
+    clean = data.pictures.take(torch.isin(identities, torch.tensor(others)))
+    places = first(users, asked["asked"])
+    posted = {
+        attack: Posted(
+            identities[places], data.pictures.pixels[places], post(setting, users, asked["asked"], attack, "asked")
+        )
+        for attack in asked["attacks"]
+    }
+    recipe = replace(NETWORK, name="network taught on photographs", draws=asked["draws"])
+    scratch = fingerprint.LIB.parent / "_build" / "training"
+    own = learnt(say, scratch, recipe, clean.pixels, poisons)
+    made = detect.load_detector("network")
+    detectors: dict[str, Score] = {recipe.name: scored(own), "network taught on made faces": scored(made)}
+    for kind in BASELINES:
+        plain = train_baseline(
+            kind, clean.pixels, poisons, handled=NETWORK.handled, times=TAKEN_TIMES * 3, seed=setting.seed
+        )
+        detectors[kind] = lambda pixels, plain=plain: baseline_scores(plain, pixels)  # type: ignore[misc]
+    honest = data.pictures.take(torch.isin(identities, torch.tensor(users)))
+    some = ("as taken", "JPEG 75", "resized", "resized, JPEG 85")
+    answers = ask(say, detectors, data.public, honest, posted, dict.fromkeys(detectors, some))
+    people = {attack: each.people for attack, each in posted.items()}
+    allowed = [max(read_protocol()["detecting"]["allowed"])]
+    rows = [row for name in detectors for row in rows_of(name, answers[name], people, honest.identities, allowed)]
+    command = "python -m facepoison study detecting_real --faces FOLDER"
+    inputs = found.said | {"faces": found.said["pictures"], "taught_people": len(others), "asked_people": len(users)}
+    write("detecting_real", rows, inputs | asked, began, command)

@@ -1,0 +1,366 @@
+"""Online detection: networks that tell poisoned pictures from clean ones, and how well they do.
+
+The paper reports a fine-tuned ImageNet model [blog], whose code and weights were never published. These learn from
+nothing: small networks, on pictures poisoned by the trainer.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score, roc_curve
+from torch import Tensor, nn
+
+import fingerprint
+from facepoison.device import batches, generator, pick_device
+from facepoison.errors import InputError
+from facepoison.pictures import to_float
+from facepoison.pictures.handling import handle_at_random
+from facepoison.poisons.lowkey import Perceptual
+from facepoison.poisons.similarity import squared_change
+from facepoison.store import describe, written_whole
+
+DETECTORS = fingerprint.LIB.parent / "data" / "detectors"
+ASKED = 64  # pictures that are asked about at a time
+WIDTHS = (32, 64, 96)
+RESIDUAL_GAIN = 4.0  # brings what is left after smoothing to about the spread of a picture
+SHIFT = 3  # pixels by which a picture may be moved while a detector learns
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a detector is trained.
+
+    Attributes:
+        name: What it is called in tables.
+        residual: Whether it sees only what smoothing over 3 x 3 pixels takes away, not the picture.
+        draws: Pictures drawn, all steps together: half of them clean, half poisoned, by every attack alike.
+        handled: Share of the draws, clean and poisoned, that go through ``pictures.handling.handle_at_random``.
+        batch: Pictures in a step.
+        rate: Highest learning rate of AdamW, reached after a share ``warm_up`` of the steps; a cosine to zero follows.
+        warm_up: That share.
+        weight_decay: Of all weights.
+        bfloat16: Whether the network computes in bfloat16 while it learns; weights, loss and updates stay float32.
+    """
+
+    name: str
+    residual: bool = False
+    draws: int = 120_000
+    handled: float = 0.75
+    batch: int = 64
+    rate: float = 2e-3
+    warm_up: float = 0.05
+    weight_decay: float = 0.05
+    bfloat16: bool = True
+
+
+NETWORK = Recipe("network on pictures")
+RESIDUAL = Recipe("network on residuals", residual=True)
+PLAIN = Recipe("network, nothing handled", handled=0.0)
+
+
+class _Block(nn.Module):
+    """Two 3 x 3 convolutions with a way around them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = _convolution(width, width)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x + self.second(self.first(x)))
+
+
+def _convolution(before: int, after: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.SiLU(inplace=True)
+    )
+
+
+class Detector(nn.Module):
+    """A small residual network (He et al., CVPR 2016) that gives one number for a picture: how poisoned it looks.
+
+    It sees pictures at their own size, since resizing takes away what it looks for; 2 x 2 pixels become channels
+    first, which keeps every pixel and costs a quarter.
+
+    Args:
+        residual: As in ``Recipe``.
+        name: What it is called in tables.
+        sha256: Of its weights.
+    """
+
+    def __init__(self, residual: bool = False, name: str = "", sha256: str = "") -> None:
+        super().__init__()
+        self.residual, self.name, self.sha256 = residual, name, sha256
+        narrow, middle, wide = WIDTHS
+        self.layers = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            _convolution(12, narrow),
+            _Block(narrow),
+            _convolution(narrow, middle, 2),
+            _Block(middle),
+            _convolution(middle, wide, 2),
+            _Block(wide),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(wide, 1),
+        )
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Logits (B,) of RGB float pictures (B, 3, H, W) in [0, 1], of any size from 16 pixels up."""
+        odd = [side % 2 for side in pictures.shape[-2:]]
+        seen = F.pad(pictures, (0, odd[1], 0, odd[0]), mode="replicate") if any(odd) else pictures
+        if self.residual:
+            smooth = F.avg_pool2d(F.pad(seen, (1,) * 4, mode="replicate"), 3, 1)
+            seen = RESIDUAL_GAIN * (seen - smooth)
+        else:
+            seen = 2 * seen - 1
+        logits: Tensor = self.layers(seen.contiguous(memory_format=torch.channels_last))
+        return logits[:, 0]
+
+
+def train_detector(
+    clean: Tensor,
+    poisons: Mapping[str, Tensor],
+    recipe: Recipe,
+    *,
+    seed: int,
+    start: Detector | None = None,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+    report: Callable[[str], None] | None = None,
+    every: float = 60.0,
+) -> Detector:
+    """Train a detector on clean pictures and poison of the trainer's own making.
+
+    Args:
+        clean: uint8 RGB (N, 3, H, W).
+        poisons: By attack, poisoned pictures (M, 3, H, W) of the same size.
+        recipe: How.
+        seed: Of weights, draws and what befalls the pictures.
+        start: A detector to go on from; it stays as it is.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        checkpoint: File that the state is kept in, from which a killed training resumes to the same result; it belongs
+            to one set of pictures and one recipe.
+        report: Receives lines on how it goes.
+        every: Seconds between two checkpoints; each also reports.
+
+    Returns:
+        The detector, frozen, in evaluation mode, its weights rounded to half precision as files hold them.
+
+    Raises:
+        InputError: pictures are wrong, or the recipe makes no step.
+    """
+    check_pictures(clean, "clean pictures")
+    if not poisons:
+        raise InputError("detector: no poison; give pictures of at least one attack")
+    for attack, pixels in poisons.items():
+        check_pictures(pixels, attack)
+        if pixels.shape[1:] != clean.shape[1:]:
+            raise InputError(
+                f"{attack}: pictures {tuple(pixels.shape[1:])}, clean {tuple(clean.shape[1:])}; use one size"
+            )
+    steps = recipe.draws // recipe.batch
+    if steps < 1 or recipe.batch % 2:
+        raise InputError(
+            f"{recipe.name}: {recipe.draws} draws, batches of {recipe.batch}; take more draws, even batches"
+        )
+    where = pick_device(device)
+    model = _begun(recipe, seed) if start is None else copy.deepcopy(start).requires_grad_(True)
+    model = model.to(where, memory_format=torch.channels_last).train()
+    optimiser = torch.optim.AdamW(model.parameters(), recipe.rate, weight_decay=recipe.weight_decay)
+    done = 0
+    if checkpoint is not None and checkpoint.is_file():
+        state = torch.load(checkpoint, map_location=where, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        done = int(state["step"])
+    target = torch.cat([torch.zeros(recipe.batch // 2), torch.ones(recipe.batch // 2)]).to(where)
+    first, begun, last = done, time.perf_counter(), time.perf_counter()
+    for step in range(done, steps):
+        stream = generator(seed, "detector", step)
+        pictures = to_float(_drawn(clean, list(poisons.values()), recipe, stream).to(where))
+        warm = min(1.0, (step + 1) / max(1.0, recipe.warm_up * steps))
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate * warm * (1 + math.cos(math.pi * step / steps)) / 2
+        with torch.autocast(where.type, torch.bfloat16, enabled=recipe.bfloat16):
+            logits = model(pictures)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), target)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        now = time.perf_counter()
+        if (checkpoint or report) and (now - last > every or step + 1 == steps):
+            last = now
+            if checkpoint is not None:
+                state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
+                with written_whole(checkpoint) as scratch:
+                    torch.save(state, scratch)
+            if report:
+                left = (now - begun) / (step + 1 - first) * (steps - step - 1) / 60
+                report(f"{recipe.name}: step {step + 1} of {steps}, loss {loss.item():.3f}, {left:.1f} min left")
+    model = model.half().float().eval().requires_grad_(False)
+    model.name, model.residual = recipe.name, recipe.residual
+    weights = {name: describe(weight.flatten()) for name, weight in model.state_dict().items()}
+    model.sha256 = fingerprint.of_text(repr(weights))
+    return model
+
+
+def _begun(recipe: Recipe, seed: int) -> Detector:
+    """A detector with the weights that a seed draws."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, "detector", "weights").initial_seed())
+        return Detector(recipe.residual)
+
+
+def _drawn(clean: Tensor, poisons: Sequence[Tensor], recipe: Recipe, stream: torch.Generator) -> Tensor:
+    """A batch, clean pictures first: drawn, mirrored, moved and handled; uint8."""
+    half = recipe.batch // 2
+    which = torch.randint(len(poisons), (half,), generator=stream).tolist()
+    share = torch.rand(half, generator=stream, dtype=torch.float64).tolist()
+    poisoned = [poisons[attack][int(part * len(poisons[attack]))] for attack, part in zip(which, share, strict=True)]
+    pixels = torch.cat([clean[torch.randint(len(clean), (half,), generator=stream)], torch.stack(poisoned)])
+    mirrored = torch.rand(len(pixels), generator=stream) < 0.5
+    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+    height, width = pixels.shape[-2:]
+    down, right = torch.randint(2 * SHIFT + 1, (2,), generator=stream).tolist()
+    wide = F.pad(to_float(pixels), (SHIFT,) * 4, mode="reflect")[..., down : down + height, right : right + width]
+    return handle_at_random((wide * 255).round().to(torch.uint8), recipe.handled, stream)
+
+
+def load_detector(name: str, folder: Path = DETECTORS) -> Detector:
+    """A detector that comes with the book, by the name of its file, on the device that computes.
+
+    Raises:
+        InputError: it is not there, or not the file that its card describes.
+    """
+    import json
+
+    path = folder / f"{name}.safetensors"
+    if not path.is_file() or not path.with_suffix(".json").is_file():
+        raise InputError(f"{path}: there is no such detector, or no card beside it: restore both from the project")
+    card = json.loads(path.with_suffix(".json").read_text())
+    if fingerprint.of_file(path) != card["sha256"]:
+        raise InputError(f"{path}: is not the file that its card describes: restore both from the project")
+    detector = Detector(card["recipe"]["residual"], card["recipe"]["name"], card["sha256"])
+    detector.load_state_dict({key: value.float() for key, value in load_file(path).items()}, strict=False)
+    return detector.eval().requires_grad_(False).to(pick_device("auto"), memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def scores(detector: Detector, pixels: Tensor) -> Tensor:
+    """How poisoned pictures look: logits, float32 (N,) on the CPU, of uint8 pictures (N, 3, H, W).
+
+    Raises:
+        InputError: they are no such pictures.
+    """
+    check_pictures(pixels, "pictures")
+    device = next(detector.parameters()).device
+    return torch.cat([detector(to_float(pixels[some].to(device))).cpu() for some in batches(len(pixels), ASKED)])
+
+
+def threshold(clean: Tensor, allowed: float) -> float:
+    """The score above which at most a share ``allowed`` of clean pictures lies.
+
+    Args:
+        clean: Scores of clean pictures that are counted nowhere else, (N,).
+        allowed: The share, 0 to 1.
+
+    Raises:
+        InputError: there are fewer clean pictures than the share needs: it would be set by none of them.
+    """
+    n = len(clean)
+    if not 0 < allowed < 1 or n * allowed < 1:
+        raise InputError(f"threshold: {allowed:g} of {n} clean pictures is less than one; give more pictures")
+    return float(clean.kthvalue(n - int(n * allowed)).values)
+
+
+def area(clean: Tensor, poisoned: Tensor) -> float:
+    """Area under the ROC curve: how often a poisoned picture scores higher than a clean one, 0 to 1."""
+    label = torch.cat([torch.zeros(len(clean)), torch.ones(len(poisoned))])
+    return float(roc_auc_score(label.numpy(), torch.cat([clean, poisoned]).numpy()))
+
+
+def curve(clean: Tensor, poisoned: Tensor) -> list[tuple[float, float]]:
+    """The ROC curve: (false alarms, found), both shares, from (0, 0) to (1, 1), at its corners."""
+    label = torch.cat([torch.zeros(len(clean)), torch.ones(len(poisoned))])
+    wrong, right, _ = roc_curve(label.numpy(), torch.cat([clean, poisoned]).numpy())
+    return list(zip(wrong.tolist(), right.tolist(), strict=True))
+
+
+def precision(found: float, false_alarms: float, base: float) -> float:
+    """Share of flagged pictures that are poisoned, where a share ``base`` of all is; 0 where nothing is flagged."""
+    true, false = base * found, (1 - base) * false_alarms
+    return true / (true + false) if true + false else 0.0
+
+
+def by_account(logits: Tensor, people: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """One score for every ``size`` pictures of an account: the mean of their logits, cut to +-10.
+
+    Args:
+        logits: Scores (N,).
+        people: Whose pictures they are, int64 (N,).
+        size: Pictures that are judged together; what is left over is not.
+
+    Returns:
+        The scores (A,), and whose accounts they are, int64 (A,).
+
+    Raises:
+        InputError: nobody has so many pictures.
+    """
+    found, owners = [], []
+    for person in people.unique().tolist():  # type: ignore[no-untyped-call]
+        own = logits[people == person].clamp(-10, 10)
+        whole = own[: len(own) // size * size].view(-1, size).mean(dim=1)
+        found.append(whole)
+        owners += [person] * len(whole)
+    if not owners:
+        raise InputError(f"accounts: nobody has {size} pictures; judge them by fewer")
+    return torch.cat(found), torch.tensor(owners)
+
+
+@dataclass(frozen=True)
+class Evading:
+    """The user's reply: what LowKey is held back by besides the change that can be seen.
+
+    Attributes:
+        detector: A copy of the trainer's.
+        weight: Of the detector, in units of the squared distance that the attack maximises.
+        visible: The attack's own weight of what can be seen, by which ``weight`` is divided: the attack multiplies.
+        margin: How far below zero the logit is pushed; below that nothing is gained.
+    """
+
+    detector: Detector = field(repr=False)
+    weight: float
+    visible: float
+    margin: float
+
+    def __call__(self, pictures: Tensor, clean: Tensor) -> Tensor:
+        """As ``poisons.lowkey.Perceptual``: (B,) for float pictures and their originals (B, 3, H, W)."""
+        alarm = F.relu(self.detector(pictures) + self.margin)
+        return squared_change(pictures, clean) + self.weight / self.visible * alarm
+
+
+def evading(detector: Detector, weight: float, visible: float, margin: float) -> Perceptual:
+    """A distance for ``poisons.lowkey`` that also counts the detector's alarm; see ``Evading``."""
+    return Evading(detector, weight, visible, margin)
+
+
+def check_pictures(pixels: Tensor, what: str) -> None:
+    """Refuse what is no batch of pictures.
+
+    Raises:
+        InputError: not uint8 RGB (N, 3, H, W), none at all, or under 16 pixels a side.
+    """
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
+        raise InputError(f"{what}: {pixels.dtype} {tuple(pixels.shape)}; give uint8 pictures (N, 3, H, W)")
+    if min(pixels.shape[-2:]) < 16:
+        raise InputError(f"{what}: {tuple(pixels.shape[-2:])} px is too small; give at least 16 px a side")

@@ -1,0 +1,82 @@
+"""What a trainer does with pictures that look poisoned: drop them, or have the robust extractor recognise them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from facepoison.errors import InputError
+from facepoison.experiment import Poisoned
+from facepoison.extractors import Extractor
+from facepoison.protection import Protection, compared, own_probes
+from facepoison.protocol import Data, embeddings
+from facepoison.recognition import identity_distances
+
+
+def sift(
+    data: Data,
+    poisoned: Poisoned,
+    flagged: Tensor,
+    flagged_posts: Tensor,
+    extractor: Extractor,
+    robust: Extractor | None = None,
+) -> Protection:
+    """The protocol with a detector in front: every user in turn poisons, everybody else may be flagged by mistake.
+
+    Flagged pictures are dropped, or, where there is a robust extractor, set aside: recognised by that one alone, all
+    others by the accurate one alone. A probe goes to whose picture is nearest in either; so that distances of two
+    extractors can be compared, each is divided by the extractor's median distance between clean probes and the nearest
+    clean picture of the same person. Somebody all of whose pictures are dropped is never recognised.
+
+    Args:
+        data: Pictures, gallery, probes and users.
+        poisoned: What the users publish instead of their gallery pictures.
+        flagged: Which of all clean pictures look poisoned, bool (N,).
+        flagged_posts: Which of the published ones do, bool (M,).
+        extractor: The trainer's accurate one.
+        robust: For pictures set aside; None drops them.
+
+    Returns:
+        The outcome; its clean round has the detector too, and so its clean error holds what honest people pay.
+
+    Raises:
+        InputError: flags do not fit the pictures.
+    """
+    if flagged.shape != (len(data.pictures),) or flagged_posts.shape != (len(poisoned.index),):
+        raise InputError(
+            f"flags: {tuple(flagged.shape)} of {len(data.pictures)} pictures, {tuple(flagged_posts.shape)} of "
+            f"{len(poisoned.index)} published; give one each"
+        )
+    identities, n = data.pictures.identities, len(data.pictures.names)
+    owner, own = identities[poisoned.index], own_probes(identities[data.probes], poisoned.users)
+    asked = torch.cat(own)
+    before = torch.full((len(asked), n), torch.inf)
+    rounds = torch.full((len(asked),), torch.inf)  # of each probe to its user's published pictures
+    for network, aside in ((extractor, False), (robust, True)):
+        if network is None:
+            continue
+        clean, published = embeddings(network, data.pictures.pixels), embeddings(network, poisoned.pixels)
+        probes, gallery = clean[data.probes], clean[data.gallery]
+        unit = float(_nearest_own(gallery, identities[data.gallery], probes, identities[data.probes]).median())
+        kept = flagged[data.gallery] == aside
+        if bool(kept.any()):
+            near = identity_distances(gallery[kept], identities[data.gallery][kept], probes[asked], n)
+            before = torch.minimum(before, near / unit)
+        start = 0
+        for user, places in zip(poisoned.users, own, strict=True):
+            mine = published[(owner == user) & (flagged_posts == aside)]
+            rows = slice(start, start + len(places))
+            if len(mine):
+                near = torch.cdist(probes[places], mine).amin(dim=1) / unit
+                rounds[rows] = torch.minimum(rounds[rows], near)
+            start = rows.stop
+    after = before.clone()
+    whose = torch.cat([torch.full((len(places),), user) for user, places in zip(poisoned.users, own, strict=True)])
+    after[torch.arange(len(asked)), whose] = rounds
+    return compared(poisoned.users, own, before, after)
+
+
+def _nearest_own(gallery: Tensor, labels: Tensor, probes: Tensor, who: Tensor) -> Tensor:
+    """How far each probe is from the nearest gallery picture of the same person, float (P,)."""
+    far = torch.cdist(probes, gallery)
+    return far.masked_fill(who[:, None] != labels, torch.inf).amin(dim=1)
