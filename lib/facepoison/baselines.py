@@ -19,6 +19,7 @@ from facepoison.device import batches, generator
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
 from facepoison.pictures.handling import handle_at_random
+from facepoison.store import remember
 
 Kind = Literal["linear baseline", "boosted trees"]
 LUMA = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))  # Y, Cb, Cr of JPEG
@@ -28,7 +29,7 @@ AT_A_TIME = 256
 class Classifier(Protocol):
     """What scikit-learn's classifiers have in common, as far as it is needed here."""
 
-    def decision_function(self, x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def decision_function(self, x: np.ndarray) -> np.ndarray:
         """One number for each row: above 0 speaks for poison."""
 
 
@@ -94,5 +95,9 @@ def train_baseline(
 
 
 def baseline_scores(classifier: Classifier, pixels: Tensor) -> Tensor:
-    """How poisoned pictures look to a baseline: float32 (N,) of uint8 pictures (N, 3, H, W)."""
-    return torch.from_numpy(classifier.decision_function(statistics(pixels).numpy())).float()
+    """How poisoned pictures look to a baseline: float32 (N,) of uint8 pictures (N, 3, H, W).
+
+    Their statistics are computed once and then kept, whichever baseline asks.
+    """
+    kept = remember("statistics", lambda: {"statistics": statistics(pixels)}, by=[statistics], pixels=pixels)
+    return torch.from_numpy(classifier.decision_function(kept.arrays["statistics"].numpy())).float()

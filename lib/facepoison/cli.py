@@ -1,4 +1,4 @@
-"""The command line: train the book's own extractors, list and fetch others, make what is shipped."""
+"""The command line: train the book's own extractors, list and fetch others, detect poison, make what is shipped."""
 
 from __future__ import annotations
 
@@ -186,3 +186,47 @@ def fetch(name: Annotated[str, typer.Argument(help="The extractor to download, a
     typer.echo(f"{got.path}: {'downloaded' if got.new else 'was there'}, {got.bytes} bytes, SHA-256 {got.sha256}")
     if not got.verified:
         typer.echo(f"{name} is unverified: if this hash is its publisher's, write it and the size into its entry")
+
+
+@app.command("detect")
+@_plainly
+def detect_poison(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE...", help="Pictures of a face, cropped to it but not resized.")
+    ] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="First calibrate on clean pictures, a sub-folder a person.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="The detector [default: the book's network].")] = None,
+) -> None:
+    """Say how probable it is that pictures are poisoned; calibrate on your own first."""
+    if not files and calibrate is None:
+        raise typer.BadParameter("give FILE..., --calibrate FOLDER, or both")
+    from facepoison import calibration, detect
+    from facepoison.extractors.catalog import cache_folder
+
+    path = weights or detect.DETECTORS / "network.safetensors"
+    detector = calibration.load(path)
+    if calibrate is not None:
+        kept = cache_folder() / calibration.FILE
+        calibration.write(calibration.calibrate(calibrate, detector, lambda line: print(line, flush=True)), kept)
+        typer.echo(f"{kept}: written")
+    if not files:
+        return
+    used, said = calibration.in_use(detector, path)
+    for line in said:
+        typer.secho(line, bold=True)
+    typer.echo("probability of being poisoned [95 % range], if as many pictures are poisoned as clean (even odds)")
+    wrong = []
+    for file in files:
+        try:
+            logits = detect.scores(detector, calibration.read_picture(file)[None])
+        except InputError as error:
+            wrong.append(error)
+            continue
+        value, low, high = used.probability(logits)[0].tolist()
+        typer.echo(f"{file}: {value:.2f} [{low:.2f}, {high:.2f}]")
+    for one in wrong[:-1]:
+        typer.echo(f"error: {one}", err=True)
+    if wrong:
+        raise wrong[-1]

@@ -7,6 +7,7 @@ nothing: small networks, on pictures poisoned by the trainer.
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +54,7 @@ class Recipe:
 
     name: str
     residual: bool = False
-    draws: int = 120_000
+    draws: int = 90_000
     handled: float = 0.75
     batch: int = 64
     rate: float = 2e-3
@@ -175,7 +176,7 @@ def train_detector(
         )
     where = pick_device(device)
     model = _begun(recipe, seed) if start is None else copy.deepcopy(start).requires_grad_(True)
-    model = model.to(where, memory_format=torch.channels_last).train()
+    model = model.to(where).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(model.parameters(), recipe.rate, weight_decay=recipe.weight_decay)
     done = 0
     if checkpoint is not None and checkpoint.is_file():
@@ -242,8 +243,6 @@ def load_detector(name: str, folder: Path = DETECTORS) -> Detector:
     Raises:
         InputError: it is not there, or not the file that its card describes.
     """
-    import json
-
     path = folder / f"{name}.safetensors"
     if not path.is_file() or not path.with_suffix(".json").is_file():
         raise InputError(f"{path}: there is no such detector, or no card beside it: restore both from the project")
@@ -252,7 +251,8 @@ def load_detector(name: str, folder: Path = DETECTORS) -> Detector:
         raise InputError(f"{path}: is not the file that its card describes: restore both from the project")
     detector = Detector(card["recipe"]["residual"], card["recipe"]["name"], card["sha256"])
     detector.load_state_dict({key: value.float() for key, value in load_file(path).items()}, strict=False)
-    return detector.eval().requires_grad_(False).to(pick_device("auto"), memory_format=torch.channels_last)
+    detector = detector.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return detector.to(pick_device("auto"))
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import io
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -204,9 +205,10 @@ def show_protection(results: Mapping[str, Protection], caption: str, alt: str) -
     show(figure, caption, alt, numbers)
 
 
-def percent(rate: Rate) -> str:
-    """A rate in per cent with its 95 % interval, as a table shows it, in one piece."""
-    return f"{100 * rate.value:.0f}\N{NO-BREAK SPACE}[{100 * rate.low:.0f},\N{NO-BREAK SPACE}{100 * rate.high:.0f}]"
+def percent(rate: Rate, digits: int = 0) -> str:
+    """A rate in per cent with its 95 % interval, as a table shows it, in one piece, with digits after the point."""
+    value, low, high = (f"{100 * each:.{digits}f}" for each in (rate.value, rate.low, rate.high))
+    return f"{value}\N{NO-BREAK SPACE}[{low},\N{NO-BREAK SPACE}{high}]"
 
 
 def points(effect: Effect) -> str:
@@ -362,6 +364,59 @@ def show_series(
         for place, rate in zip(places, rates, strict=True)
     ]
     show(figure, caption, alt, [("", along, *RATE_COLUMNS), *rows])
+
+
+Points = Sequence[tuple[float, float]]
+"""Of a detector over thresholds: the share of clean pictures flagged, and that of poisoned ones found."""
+
+LEAST = 1e-4  # where the logarithmic axes of detectors end
+
+
+def draw_detection(curves: Mapping[str, Points], at: Mapping[str, tuple[float, float]] | None = None) -> Figure:
+    """A figure of detectors: ROC with false alarms on a logarithmic axis, and DET in normal deviates.
+
+    Args:
+        curves: By name, points in any order.
+        at: By name, a point to mark.
+    """
+    figure, (roc, det) = new_figure(height=3.6, columns=2)
+    colours = (BLUE, ORANGE, GREEN, PURPLE)
+    for (name, points), colour, marker in zip(curves.items(), colours, "osD^", strict=False):
+        wrong, right = zip(*sorted(points), strict=True)
+        roc.plot([max(each, LEAST) for each in wrong], [100 * each for each in right], color=colour, label=name)
+        inner = [(w, r) for w, r in sorted(points) if 0 < w < 1 and 0 < r < 1]
+        det.plot([deviate(w) for w, _ in inner], [deviate(1 - r) for _, r in inner], color=colour)
+        if at is not None:
+            w, r = at[name]
+            roc.plot(max(w, LEAST), 100 * r, marker, color=colour, markersize=8)
+            if 0 < w < 1 and 0 < r < 1:
+                det.plot(deviate(w), deviate(1 - r), marker, color=colour, markersize=8)
+    roc.set_xscale("log")
+    roc.set_xlim(LEAST, 1)
+    roc.set_ylim(-2, 102)
+    roc.set_xlabel("clean pictures flagged")
+    roc.set_ylabel("poisoned pictures found, %")
+    shares = (1e-3, 1e-2, 0.1, 0.5)
+    roc.set_xticks([LEAST, *shares[:3], 1.0], ["0.01 %", "0.1 %", "1 %", "10 %", "all"])
+    for axis in (det.xaxis, det.yaxis):
+        axis.set_ticks([deviate(share) for share in shares], ["0.1 %", "1 %", "10 %", "50 %"])
+    det.set_xlim(deviate(4e-4), deviate(0.7))
+    det.set_ylim(deviate(4e-4), deviate(0.9))
+    det.set_xlabel("clean pictures flagged")
+    det.set_ylabel("poisoned pictures missed")
+    figure.legend(loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    return figure
+
+
+def deviate(share: float) -> float:
+    """The normal deviate of a share between 0 and 1: what DET curves have on their axes (Martin et al., 1997)."""
+    return NormalDist().inv_cdf(share)
+
+
+def show_detection(curves: Mapping[str, Points], caption: str, alt: str) -> None:
+    """Display detectors as ``draw_detection`` draws them."""
+    numbers = [(name, *point) for name, points in curves.items() for point in sorted(points)]
+    show(draw_detection(curves), caption, alt, [("", "clean_flagged", "poisoned_found"), *numbers])
 
 
 def draw_answers(right: Mapping[str, Sequence[bool]], pixels: Tensor | None) -> Figure:

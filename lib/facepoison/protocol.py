@@ -136,6 +136,12 @@ def choose(profile: str = "fast", dataset: str = "procedural", seed: int = 1, ex
     )
 
 
+def trainers_own(setting: Setting) -> Setting:
+    """The same setting with the surrogates that the trainer makes poison on to learn from: none of the users'."""
+    study = "detecting" if setting.extractors is None else "detecting_real"
+    return replace(setting, surrogates=tuple(read_protocol()[study]["surrogates"]))
+
+
 def made_people(setting: Setting, population: str, n: int, per_person: int, size: int | None = None) -> Pictures:
     """Pictures of made people of one of the protocol's populations, rendered once and then kept."""
     label = read_protocol()["populations"][population]

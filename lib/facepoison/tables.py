@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from facepoison.detect import precision
 from facepoison.protection import Rate
 
 Row = Mapping[str, Any]
@@ -17,6 +18,9 @@ ARMS = {
     "both": "both attacks",
 }
 """What the arms of studies of the adaptive trainer were trained on."""
+
+REPLY = {"lowkey": "LowKey", "lowkey that evades": "LowKey that evades"}
+"""What users post in the study ``evading``."""
 
 
 def by_pair(rows: Iterable[Row]) -> tuple[dict[tuple[str, str], Rate], dict[str, list[str]]]:
@@ -47,6 +51,23 @@ def surrogate_lines(rows: Iterable[Row]) -> tuple[dict[int, float], dict[str, li
 def agrees(row: Row, **how: object) -> bool:
     """Whether a row's columns are what is asked."""
     return all(row[column] == value for column, value in how.items())
+
+
+def where(rows: Iterable[Row], **how: object) -> list[Row]:
+    """The rows whose columns are what is asked."""
+    return [row for row in rows if agrees(row, **how)]
+
+
+def only(rows: Iterable[Row], **how: object) -> Row:
+    """The one row whose columns are what is asked.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    found = where(rows, **how)
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} rows with {how}: ask for what only one has")
+    return found[0]
 
 
 def series(rows: Iterable[Row], attacks: Iterable[str], along: str, **how: object) -> dict[str, dict[Any, Rate]]:
@@ -92,3 +113,34 @@ def crossed(rows: Iterable[Row], first: str, second: str) -> tuple[dict[str, dic
     for row in rows:
         found.setdefault(row[first], {})[row[second]] = row
     return found, list(next(iter(found.values())))
+
+
+def points(rows: Iterable[Row], attack: str, **how: object) -> list[tuple[float, float]]:
+    """Of the study ``detecting_roc``: shares of clean pictures flagged and of an attack found, from few to many."""
+    return [(row["false_alarms"].value, row[attack].value) for row in where(rows, **how)]
+
+
+def at_percent(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """What curves find with at most 1 % false alarms, as a sentence."""
+    best = {name: max(found for false, found in line if false <= 0.01) for name, line in curves.items()}
+    said = ", ".join(f"{name} {100 * found:.0f} %" for name, found in best.items())
+    return f"With at most 1 % of clean pictures flagged they find: {said}."
+
+
+def per_million(at: Mapping[str, tuple[float, float]]) -> str:
+    """What a threshold means for a million pictures of each kind, from shares flagged and found by attack."""
+    flagged = next(iter(at.values()))[0]
+    missed = ", ".join(f"{1e6 * (1 - found):,.0f} of {name}" for name, (_, found) in at.items())
+    return f"of a million each, {1e6 * flagged:,.0f} clean pictures flagged; missed: {missed}"
+
+
+def precision_percent(row: Row, base: float) -> str:
+    """Precision in per cent where a share ``base`` is poisoned, and its range over that of the false alarms."""
+    found, false = row["found"].value, row["false_alarms"]
+    value, low, high = (100 * precision(found, each, base) for each in (false.value, false.high, false.low))
+    return f"{value:.0f}\N{NO-BREAK SPACE}[{low:.0f},\N{NO-BREAK SPACE}{high:.0f}]"
+
+
+def lesson(name: str) -> str:
+    """What a detector of the study ``detecting_crossed`` learnt from."""
+    return name if name.startswith("all but") or name.endswith("alone") else "all three"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,9 +30,11 @@ from facepoison.sift import sift
 from facepoison.studies.common import RealPeople, Say, crowd_setting, registered, write
 
 BASELINES: tuple[Kind, ...] = ("linear baseline", "boosted trees")
+SHIPPED = {NETWORK.name: "network", RESIDUAL.name: "residual"}
+"""Networks that come with the book, and their files."""
 TAKEN_TIMES = 3  # how often a baseline sees each picture, handled anew
 Score = Callable[[Tensor], Tensor]
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 
 def people_of(population: str) -> Pictures:
@@ -118,11 +121,11 @@ def lessons(asked: Mapping[str, Any]) -> dict[str, Lesson]:
     return found
 
 
-def taught(say: Say, scratch: Path, name: str, lesson: Lesson, start: Detector | None = None) -> Detector:
+def taught(say: Say, scratch: Path, lesson: Lesson) -> Detector:
     """A network after its lesson; resumes from a file under ``scratch``."""
     poisons = taught_poisons(say, scratch)
     chosen = {attack: poisons[attack].flatten(0, 1) for attack in lesson.attacks}
-    return learnt(say, scratch, lesson.recipe, people_of("taught").pixels, chosen, start)
+    return learnt(say, scratch, lesson.recipe, people_of("taught").pixels, chosen)
 
 
 def learnt(
@@ -134,6 +137,18 @@ def learnt(
     checkpoint = scratch / "detecting" / f"{recipe.name.replace(' ', '-')}-{digest}.pt"
     seed = registered().seed
     return train_detector(clean, poisons, recipe, seed=seed, start=start, checkpoint=checkpoint, report=say)
+
+
+def detectors(say: Say, scratch: Path) -> None:
+    """The networks that come with the book, into ``data/detectors``."""
+    asked = read_protocol()["detecting"]
+    for name, file in SHIPPED.items():
+        began = shipped.begin()
+        lesson = lessons(asked)[name]
+        network = taught(say, scratch, lesson)
+        said: dict[str, object] = {"command": "python -m facepoison study detectors", "recipe": asdict(lesson.recipe)}
+        said |= shipped.provenance(began, time.time() - began.at) | {"test": "data/results/detecting.json"}
+        write_weights(detect.DETECTORS / f"{file}.safetensors", network, said, half=True)
 
 
 def scored(detector: Detector) -> Score:
@@ -232,23 +247,26 @@ def detecting(say: Say, scratch: Path) -> None:
 
     ``detecting`` holds what is found, ``detecting_crossed`` the same of detectors that know fewer attacks,
     ``detecting_honest`` whom one threshold for all handlings flags, ``detecting_accounts`` ten pictures against one,
-    ``detecting_roc`` points of curves. Two networks go into ``data/detectors``, with a calibration.
+    ``detecting_roc`` points of curves. A calibration of the first network goes into ``data/detectors``.
     """
     asked, began = read_protocol()["detecting"], shipped.begin()
     poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(say, scratch).items()}
     clean, posted = people_of("taught").pixels, users_poisons(say, scratch)
-    networks = {name: taught(say, scratch, name, lesson) for name, lesson in lessons(asked).items()}
+    networks = {name: taught(say, scratch, lesson) for name, lesson in lessons(asked).items()}
+    networks |= {name: detect.load_detector(file) for name, file in SHIPPED.items()}
     baselines = {
         kind: train_baseline(kind, clean, poisons, handled=NETWORK.handled, times=TAKEN_TIMES, seed=registered().seed)
         for kind in BASELINES
     }
     thresholds, honest = people_of("thresholds"), people_of("honest")
-    detectors: dict[str, Score] = {name: scored(network) for name, network in networks.items()}
-    detectors |= {kind: lambda pixels, own=own: baseline_scores(own, pixels) for kind, own in baselines.items()}  # type: ignore[misc]
+    by_name: dict[str, Score] = {name: scored(network) for name, network in networks.items()}
+    by_name |= {kind: lambda pixels, own=own: baseline_scores(own, pixels) for kind, own in baselines.items()}  # type: ignore[misc]
     whole = [NETWORK.name, RESIDUAL.name, PLAIN.name, *BASELINES]
     both = ("as taken", asked["handled"])
-    few = {name: both for name in detectors if name not in whole}
-    answers = ask(say, detectors, thresholds, honest, posted, few)
+    few = {name: both for name in by_name if name not in whole}
+    crossing = [NETWORK.name, *few]
+    few[PLAIN.name] = (*both, "noise")
+    answers = ask(say, by_name, thresholds, honest, posted, few)
     people = {attack: each.people for attack, each in posted.items()}
     allowed = asked["allowed"]
     main = set(asked["attacks"])
@@ -259,7 +277,6 @@ def detecting(say: Say, scratch: Path) -> None:
     rows = [row for name in whole for row in rows_of(name, answers[name], people, honest.identities, allowed)]
     write("detecting", [row for row in rows if wanted(row)], asked, began)
     command = "python -m facepoison study detecting"
-    crossing = [NETWORK.name, *few]
     rows = [row for name in crossing for row in rows_of(name, answers[name], people, honest.identities, allowed)]
     rows = [row for row in rows if row["handling"] in both and row["attack"] in main]
     write("detecting_crossed", rows, asked, began, command)
@@ -268,10 +285,6 @@ def detecting(say: Say, scratch: Path) -> None:
     accounts = list(_accounts(answer, people, thresholds, honest, asked))
     write("detecting_accounts", accounts, asked, began, command)
     write("detecting_roc", list(_roc(answers, people, honest, asked)), asked, began, command)
-    for name, file in ((NETWORK.name, "network"), (RESIDUAL.name, "residual")):
-        said = {"command": command, "recipe": asdict(lessons(asked)[name].recipe)}
-        said |= shipped.provenance(began, 0.0) | {"test": "data/results/detecting.json"}
-        write_weights(detect.DETECTORS / f"{file}.safetensors", networks[name], said, half=True)
     parts = [answer.thresholds["as taken"], *(answer.posted["as taken"][attack] for attack in asked["attacks"])]
     poisoned = torch.cat([torch.full((len(part),), number > 0) for number, part in enumerate(parts)])
     who = torch.cat([thresholds.identities, *(10**6 + people[attack] for attack in asked["attacks"])])
@@ -288,24 +301,32 @@ def detecting(say: Say, scratch: Path) -> None:
 
 
 def _honest(
-    answers: Mapping[str, Asked], names: list[str], people: Mapping[str, Tensor], honest: Pictures, asked: Row
+    answers: Mapping[str, Asked],
+    names: list[str],
+    people: Mapping[str, Tensor],
+    honest: Pictures,
+    asked: Mapping[str, Any],
 ) -> Iterator[Row]:
-    """Whom one threshold flags that is set on clean pictures after every handling, all together."""
+    """Whom one threshold flags that is set on clean pictures after every handling, or on those as taken alone."""
     for name in names:
         answer = answers[name]
-        everything = torch.cat(list(answer.thresholds.values()))
+        sets = {"as taken": answer.thresholds["as taken"]}
+        if answer.thresholds.keys() == HANDLINGS.keys():
+            sets["everything"] = torch.cat(list(answer.thresholds.values()))
         for allowed in asked["allowed"]:
-            limit = detect.threshold(everything, allowed)
-            for handling in answer.honest:
-                row = {"detector": name, "handling": handling, "allowed": allowed}
-                yield row | {"posted": "clean", "flagged": share(answer.honest[handling] > limit, honest.identities)}
-                for attack in asked["attacks"]:
-                    flagged = share(answer.posted[handling][attack] > limit, people[attack])
-                    yield row | {"posted": attack, "flagged": flagged}
+            for set_on, scores in sets.items():
+                limit = detect.threshold(scores, allowed)
+                for handling in answer.honest:
+                    row = {"detector": name, "handling": handling, "allowed": allowed, "set_on": set_on}
+                    flagged = share(answer.honest[handling] > limit, honest.identities)
+                    yield row | {"posted": "clean", "flagged": flagged}
+                    for attack in asked["attacks"] if set_on == "everything" and name == NETWORK.name else ():
+                        flagged = share(answer.posted[handling][attack] > limit, people[attack])
+                        yield row | {"posted": attack, "flagged": flagged}
 
 
 def _accounts(
-    answer: Asked, people: Mapping[str, Tensor], thresholds: Pictures, honest: Pictures, asked: Row
+    answer: Asked, people: Mapping[str, Tensor], thresholds: Pictures, honest: Pictures, asked: Mapping[str, Any]
 ) -> Iterator[Row]:
     """One picture against all of an account, at the larger share of false alarms: accounts are too few for less."""
     allowed, size = max(asked["allowed"]), asked["account"]
@@ -322,12 +343,14 @@ def _accounts(
                 yield row | {"found": share(found > limit, users), "false_alarms": false_alarms}
 
 
-def _roc(answers: Mapping[str, Asked], people: Mapping[str, Tensor], honest: Pictures, asked: Row) -> Iterator[Row]:
+def _roc(
+    answers: Mapping[str, Asked], people: Mapping[str, Tensor], honest: Pictures, asked: Mapping[str, Any]
+) -> Iterator[Row]:
     """Points of ROC curves, from few false alarms to many, of thresholds that are the same for all attacks."""
     for name in (NETWORK.name, RESIDUAL.name):
         for handling in ("as taken", asked["handled"]):
             clean = answers[name].honest[handling]
-            shares = torch.logspace(-3.5, 0, 36, dtype=torch.float64).tolist()
+            shares = torch.logspace(-3.5, 0, 22, dtype=torch.float64).tolist()
             for wanted in shares:
                 n = len(clean)
                 limit = float(clean.sort().values[max(0, n - 1 - round(wanted * n))]) if wanted < 1 else -torch.inf

@@ -1,0 +1,377 @@
+"""What a detector's scores mean for your own pictures: probabilities of being poisoned, with their limits."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+from PIL import Image, ImageOps
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from facepoison import detect
+from facepoison.detect import Detector
+from facepoison.device import generator
+from facepoison.errors import InputError
+from facepoison.experiment import called, find_preset, poison
+from facepoison.extractors.catalog import cache_folder, load_extractor
+from facepoison.pictures import Pictures
+from facepoison.pictures.folders import list_files, read_folder
+from facepoison.pictures.splits import first_users
+from facepoison.protection import CONFIDENCE, Rate, share, unseen
+from facepoison.protocol import choose, read_protocol
+from facepoison.store import written_whole
+
+FILE = "calibration.json"
+DRAWS = 200  # of the bootstrap over people
+FOLDS = 5
+MOST_PEOPLE, LEAST_PEOPLE = 40, 8  # whose pictures are poisoned to calibrate
+CLEAN = 5  # pictures of each, at most
+LONGEST, SHORTEST = 1024, 16  # pixels of a picture's sides
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The line from a detector's logits to log-odds of being poisoned, at even odds beforehand (Platt 1999).
+
+    Attributes:
+        slope: Of the line.
+        intercept: Likewise.
+        draws: Slope and intercept as they come out of other draws of people.
+        people: Whose pictures it was fitted to.
+        pictures: How many, clean and poisoned.
+        made_on: What they are, in words.
+        detector: SHA-256 of the detector's weights.
+        date: When, if that is known.
+    """
+
+    slope: float
+    intercept: float
+    draws: tuple[tuple[float, float], ...] = field(repr=False)
+    people: int
+    pictures: int
+    made_on: str
+    detector: str
+    date: str = ""
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """Probability of being poisoned, and the ends of its 95 % range: float64 (N, 3) for logits (N,)."""
+        x = logits.detach().cpu().double()
+        value = torch.sigmoid(self.slope * x + self.intercept)
+        drawn = torch.tensor(self.draws, dtype=torch.float64)
+        others = torch.sigmoid(drawn[:, :1] * x + drawn[:, 1:])
+        tail = (1 - CONFIDENCE) / 2
+        low, high = others.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+        return torch.stack([value, torch.minimum(low, value), torch.maximum(high, value)], dim=1)
+
+
+def fit(logits: Tensor, poisoned: Tensor, people: Tensor, *, seed: int, made_on: str, detector: str) -> Calibration:
+    """Fit a calibration to scores of pictures of which it is known whether they are poisoned.
+
+    A logistic regression in which clean and poisoned pictures count alike. As in Platt's, a label may be wrong: by a
+    share of 1 / (n + 2) for n people of that side, so that scores that part without overlap are not taken for certain.
+    Each draw of the bootstrap takes people anew, of those with clean, poisoned or both kinds of pictures as many as
+    there are, and a share of its own, from the distribution of which Platt's is the mean: Beta(1, n + 1), that of the
+    share of people unlike all those seen.
+
+    Args:
+        logits: Scores (N,).
+        poisoned: Which pictures are, bool (N,).
+        people: Whose they are, int64 (N,).
+        seed: Of the bootstrap.
+        made_on: What the pictures are, in words; no names.
+        detector: SHA-256 of the detector's weights.
+
+    Raises:
+        InputError: scores, labels and people do not fit each other, scores are not finite or all the same, one of the
+            two kinds is missing, or all pictures are one person's.
+    """
+    _check(logits, poisoned, people)
+    groups, n = _groups(poisoned, people), len(people.unique())  # type: ignore[no-untyped-call]
+    sides = [len(people[poisoned == side].unique()) for side in (False, True)]  # type: ignore[no-untyped-call]
+    row = torch.unique(people, return_inverse=True)[1]
+    slope, intercept = _line(logits, poisoned, torch.ones(len(logits)), [1 / (side + 2) for side in sides])
+    stream = generator(seed, "calibration")
+    draws = []
+    for _ in range(DRAWS):
+        taken = torch.cat([some[torch.randint(len(some), (len(some),), generator=stream)] for some in groups])
+        luck = torch.rand(2, generator=stream, dtype=torch.float64).tolist()
+        wrong = [1 - u ** (1 / (side + 1)) for u, side in zip(luck, sides, strict=True)]
+        draws.append(_line(logits, poisoned, taken.bincount(minlength=n)[row], wrong))
+    return Calibration(slope, intercept, tuple(draws), n, len(logits), made_on, detector)
+
+
+def _check(logits: Tensor, poisoned: Tensor, people: Tensor) -> None:
+    """Refuse what no calibration can be fitted to."""
+    if not logits.ndim == poisoned.ndim == people.ndim == 1 or not len(logits) == len(poisoned) == len(people):
+        got = f"{tuple(logits.shape)} scores, {tuple(poisoned.shape)} labels, {tuple(people.shape)} people"
+        raise InputError(f"calibration: {got}; give one of each for every picture")
+    if poisoned.dtype != torch.bool or people.dtype != torch.int64:
+        raise InputError(f"calibration: labels {poisoned.dtype}, people {people.dtype}; give bool and int64")
+    if not bool(poisoned.any()) or bool(poisoned.all()):
+        raise InputError("calibration: pictures of one kind only; give clean and poisoned ones")
+    if len(people.unique()) < 2:  # type: ignore[no-untyped-call]
+        raise InputError("calibration: pictures of one person only; give those of several")
+    if not bool(logits.isfinite().all()) or float(logits.min()) == float(logits.max()):
+        raise InputError("calibration: scores are all the same, or not finite; check detector and pictures")
+
+
+def _groups(poisoned: Tensor, people: Tensor) -> list[Tensor]:
+    """Numbers of people, in the order of ``unique``: those with clean pictures alone, poisoned ones alone, and both."""
+    row = torch.unique(people, return_inverse=True)[1]
+    n = int(row.max()) + 1
+    clean, other = (row[poisoned == side].bincount(minlength=n) > 0 for side in (False, True))
+    kinds = [clean & ~other, other & ~clean, clean & other]
+    return [some.nonzero().flatten() for some in kinds if bool(some.any())]
+
+
+def _line(logits: Tensor, poisoned: Tensor, counts: Tensor, wrong: list[float]) -> tuple[float, float]:
+    """Slope and intercept, to six digits, of pictures that count so often, clean labels and others wrong so often."""
+    x, label, count = logits.detach().cpu().double().numpy(), poisoned.cpu().numpy(), counts.double().numpy()
+    middle, spread = float(x.mean()), float(x.std())
+    weight = count / np.where(label, count[label].sum(), count[~label].sum())
+    sure = np.where(label, 1 - wrong[1], wrong[0])  # that the picture is poisoned
+    z = np.tile((x - middle) / spread, 2)[:, None]
+    target = np.repeat([1, 0], len(x))
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8)
+    model.fit(z, target, np.concatenate([weight * sure, weight * (1 - sure)]))
+    slope = float(model.coef_[0, 0]) / spread
+    return _short(slope), _short(float(model.intercept_[0]) - slope * middle)
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.6g}")
+
+
+def write(calibration: Calibration, path: Path) -> None:
+    """Write a calibration as JSON, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    lines = [f'  "{name}": {json.dumps(value)}' for name, value in asdict(calibration).items()]
+    with written_whole(path) as scratch:
+        scratch.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read(path: Path) -> Calibration:
+    """The calibration in a file.
+
+    Raises:
+        InputError: there is none, or the file is no calibration.
+    """
+    try:
+        told = json.loads(path.read_text())
+        draws = tuple((float(slope), float(intercept)) for slope, intercept in told["draws"])
+        line = float(told["slope"]), float(told["intercept"])
+        if not draws or not all(math.isfinite(number) for pair in (*draws, line) for number in pair):
+            raise ValueError("no draws, or numbers that are not finite")
+        words = str(told["made_on"]), str(told["detector"]), str(told["date"])
+        return Calibration(*line, draws, int(told["people"]), int(told["pictures"]), *words)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        remedy = "restore it from the project" if path.parent == detect.DETECTORS else "delete it"
+        why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"{path}: cannot be read as a calibration ({why}): {remedy}, or calibrate again with detect --calibrate"
+        ) from error
+
+
+def in_use(detector: Detector, weights: Path) -> tuple[Calibration, list[str]]:
+    """The calibration for a detector, and lines that say which it is.
+
+    It is the one in the cache of downloads, made by ``calibrate``, if that belongs to this detector; else the one that
+    lies beside the weights.
+
+    Raises:
+        InputError: a file is no calibration, or neither belongs to this detector.
+    """
+    own, said = cache_folder() / FILE, []
+    if own.is_file():
+        found = read(own)
+        if found.detector == detector.sha256:
+            numbers = f"{found.people} people, {found.pictures} pictures of a folder of your own"
+            return found, [f"calibrated on {numbers}, clean and poisoned, on {found.date}"]
+        said.append(f"{own}: belongs to other weights, so that the book's calibration is used instead")
+    beside = weights.with_name(FILE)
+    found = read(beside)
+    if found.detector != detector.sha256:
+        raise InputError(f"{beside}: belongs to other weights than {weights}: calibrate with detect --calibrate FOLDER")
+    said.append("not calibrated on photographs: run detect --calibrate FOLDER on your own")
+    said.append(f"(what is used instead was made on {found.people} people, {found.pictures} pictures: {found.made_on})")
+    return found, said
+
+
+def load(weights: Path) -> Detector:
+    """The detector in a file of weights with its card beside it.
+
+    Raises:
+        InputError: it is not there, or cannot be used.
+    """
+    if weights.suffix != ".safetensors":
+        raise InputError(f"{weights}: is not named as weights: give a .safetensors file with its card beside it")
+    try:
+        return detect.load_detector(weights.stem, weights.parent)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        why = str(error).partition("\n")[0]
+        raise InputError(f"{weights}: is no detector, or its card no card ({why}): restore both") from error
+
+
+def read_picture(path: Path) -> Tensor:
+    """A picture as it is, uint8 RGB (3, H, W), turned as its EXIF orientation says.
+
+    Raises:
+        InputError: it is no picture, damaged, of more than 8 bits a channel, too large or too small.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): give a picture's file") from error
+    if not data:
+        raise InputError(f"{path}: is empty: get the picture again")
+    too_large = f"crop it to the face first, to at most {LONGEST} px a side; resizing takes away what is looked for"
+    with path.open("rb") as handle, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about large pictures and odd metadata: what matters is refused below
+        try:
+            image = Image.open(handle)
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{path}: is too large: {too_large}") from error
+        except Exception as error:  # readers of dozens of formats raise all sorts
+            raise InputError(f"{path}: is no picture that can be read: save it as PNG or JPEG") from error
+        size = f"{image.width} x {image.height} px"
+        if max(image.size) > LONGEST:
+            raise InputError(f"{path}: {size} is too large: {too_large}")
+        if min(image.size) < SHORTEST:
+            raise InputError(f"{path}: {size} is too small: give a face of at least {SHORTEST} px a side")
+        if image.mode[0] in "IF":
+            raise InputError(f"{path}: has more than 8 bits a channel: save it with 8")
+        try:
+            picture = ImageOps.exif_transpose(image).convert("RGB")
+        except Exception as error:
+            raise InputError(f"{path}: is cut short or damaged: get the picture again") from error
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def calibrate(folder: Path, detector: Detector, say: Callable[[str], None] = print) -> Calibration:
+    """Calibrate a detector on clean pictures of people and poison made of them; an interrupted run resumes.
+
+    Everybody's first picture is poisoned by every attack that detectors learn, on the users' surrogates.
+
+    Args:
+        folder: Holds a folder of clean pictures for each person; other people's extractors are taken from ``models``
+            beside it, where there is one.
+        detector: Which.
+        say: Told how it goes, and how well the detector does on people left out.
+
+    Returns:
+        The calibration, which holds numbers only.
+
+    Raises:
+        InputError: the folder cannot be used.
+    """
+    setting = choose("fast", str(folder.resolve()), 1, "")
+    users, clean = _clean(folder, setting.seed, say)
+    networks = {name: load_extractor(name, folder=setting.extractors) for name in setting.surrogates}
+    parts, who = [detect.scores(detector, clean.pixels)], [clean.identities]
+    attacks = read_protocol()["detecting"]["attacks"]
+    done, made, seconds = 0, 0, 0.0
+    for attack in attacks:
+        found = []
+        for user in users:
+            others = clean.take(clean.identities != user)
+            kept = poison(setting, find_preset(attack), clean.of(user).pixels[:1], networks, others)
+            found.append(kept.arrays["pixels"])
+            done, made, seconds = done + 1, made + kept.computed_now, seconds + kept.seconds * kept.computed_now
+            left = seconds / max(1, made) * (len(users) * len(attacks) - done) / 60
+            say(f"{called(attack)}: {len(found)} of {len(users)} people" + (f", {left:.0f} min left" if made else ""))
+        parts.append(detect.scores(detector, torch.cat(found)))
+        who.append(torch.tensor(users))
+    logits, people = torch.cat(parts), torch.cat(who)
+    number = torch.cat([torch.full((len(part),), place) for place, part in enumerate(parts)])
+    poisoned = number > 0
+    odds = left_out(logits, poisoned, people, setting.seed)
+    say(f"measured on people left out of the calibration, {FOLDS} groups of them in turn; 95 % intervals:")
+    say(f"area under the ROC curve {_said(area(odds, poisoned, people, setting.seed))}")
+    for place, attack in enumerate(attacks, 1):
+        own = number == place
+        say(f"{called(attack)} found, at probability 0.5: {_said(share(odds[own] > 0, people[own]))}")
+    say(f"found, all together: {_said(share(odds[poisoned] > 0, people[poisoned]))}")
+    say(f"false alarms: {_said(share(odds[~poisoned] > 0, people[~poisoned]))}")
+    fitted = fit(logits, poisoned, people, seed=setting.seed, made_on="a folder", detector=detector.sha256)
+    return replace(fitted, date=datetime.now(UTC).date().isoformat())
+
+
+def _said(rate: Rate) -> str:
+    return f"{rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}] (n = {rate.n} people, {rate.probes} pictures)"
+
+
+def _clean(folder: Path, seed: int, say: Callable[[str], None]) -> tuple[tuple[int, ...], Pictures]:
+    """Who is calibrated on, and clean pictures of each, all in one order."""
+
+    def enough(people: int) -> None:
+        if people < LEAST_PEOPLE:
+            what = f"{people} people with pictures that can be used: give at least {LEAST_PEOPLE}, a sub-folder each"
+            raise InputError(f"{folder}: {what}")
+
+    def progress(done: int, of: int) -> None:
+        if done % 50 == 0 or done == of:
+            say(f"pictures read: {done} of {of}")
+
+    enough(len({name for name, _ in list_files(folder)}))
+    pictures, report = read_folder(folder, least=1, progress=progress)
+    say(str(report))
+    enough(len(pictures.names))
+    users = first_users(pictures, min(MOST_PEOPLE, len(pictures.names)), seed)
+    places = [(pictures.identities == user).nonzero().flatten()[:CLEAN] for user in users]
+    return users, pictures.take(torch.cat(places))
+
+
+def left_out(logits: Tensor, poisoned: Tensor, people: Tensor, seed: int) -> Tensor:
+    """Log-odds of being poisoned, float64 (N,), of every person's pictures by a calibration without that person.
+
+    Raises:
+        InputError: as for ``fit``.
+    """
+    _check(logits, poisoned, people)
+    row = torch.unique(people, return_inverse=True)[1]
+    fold = torch.zeros(int(row.max()) + 1, dtype=torch.int64)
+    stream = generator(seed, "calibration", "folds")
+    for some in _groups(poisoned, people):
+        fold[some[torch.randperm(len(some), generator=stream)]] = torch.arange(len(some)) % FOLDS
+    odds = torch.zeros(len(logits), dtype=torch.float64)
+    for number in fold.unique().tolist():  # type: ignore[no-untyped-call]
+        asked = fold[row] == number
+        rest = ~asked
+        _check(logits[rest], poisoned[rest], people[rest])
+        sides = [len(people[rest & (poisoned == side)].unique()) for side in (False, True)]  # type: ignore[no-untyped-call]
+        wrong = [1 / (side + 2) for side in sides]
+        slope, intercept = _line(logits[rest], poisoned[rest], torch.ones(int(rest.sum())), wrong)
+        odds[asked] = slope * logits[asked].double() + intercept
+    return odds
+
+
+def area(odds: Tensor, poisoned: Tensor, people: Tensor, seed: int) -> Rate:
+    """Area under the ROC curve, with a bootstrap over people that is never narrower than ``unseen`` allows."""
+    row = torch.unique(people, return_inverse=True)[1]
+    groups, stream = _groups(poisoned, people), generator(seed, "calibration", "area")
+    value = float(roc_auc_score(poisoned.numpy(), odds.numpy()))
+    drawn = []
+    for _ in range(DRAWS):
+        taken = torch.cat([some[torch.randint(len(some), (len(some),), generator=stream)] for some in groups])
+        counts = taken.bincount(minlength=int(row.max()) + 1)[row]
+        drawn.append(float(roc_auc_score(poisoned.numpy(), odds.numpy(), sample_weight=counts.numpy())))
+    n = int(row.max()) + 1
+    low, high = unseen(value, n, 0.0, 1.0, CONFIDENCE)
+    tail = (1 - CONFIDENCE) / 2
+    below, above = np.quantile(drawn, [tail, 1 - tail]).tolist()
+    return Rate(value, n, len(odds), min(low, below), max(high, above))
