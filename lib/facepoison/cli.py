@@ -108,14 +108,18 @@ def study(
     """Compute one of the studies that chapters only show, into data/results; an interrupted one resumes."""
     import torch
 
-    from facepoison.studies import adapting, common, training, waiting
+    from facepoison.studies import adapting, common, detecting, training, waiting
 
     torch.set_num_threads(threads)
 
     def say(line: str) -> None:
         print(line, flush=True)
 
-    on_faces = {"real": waiting.real, "adaptive_real": adapting.adaptive_real}
+    on_faces = {
+        "real": waiting.real,
+        "adaptive_real": adapting.adaptive_real,
+        "detecting_real": detecting.detecting_real,
+    }
     if name in on_faces:
         if faces is None or not source:
             raise InputError(f"study {name}: give --faces FOLDER and --source 'what they are'")
@@ -131,6 +135,10 @@ def study(
         "adaptive": partial(adapting.adaptive, scratch=scratch),
         "adaptive_end_to_end": partial(adapting.adaptive_end_to_end, scratch=scratch),
         "unknown": partial(adapting.unknown, scratch=scratch),
+        "detectors": partial(detecting.detectors, scratch=scratch),
+        "detecting": partial(detecting.detecting, scratch=scratch),
+        "sifting": partial(detecting.sifting, scratch=scratch),
+        "evading": partial(detecting.evading, scratch=scratch),
     }
     if name not in known:
         raise InputError(f"study '{name}' is unknown: use one of {', '.join([*on_faces, *known])}")

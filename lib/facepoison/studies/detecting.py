@@ -263,7 +263,7 @@ def detecting(say: Say, scratch: Path) -> None:
     by_name |= {kind: lambda pixels, own=own: baseline_scores(own, pixels) for kind, own in baselines.items()}  # type: ignore[misc]
     whole = [NETWORK.name, RESIDUAL.name, PLAIN.name, *BASELINES]
     both = ("as taken", asked["handled"])
-    few = {name: both for name in by_name if name not in whole}
+    few: dict[str, tuple[str, ...]] = {name: both for name in by_name if name not in whole}
     crossing = [NETWORK.name, *few]
     few[PLAIN.name] = (*both, "noise")
     answers = ask(say, by_name, thresholds, honest, posted, few)
