@@ -200,14 +200,14 @@ def fetch(name: Annotated[str, typer.Argument(help="The extractor to download, a
 @_plainly
 def detect_poison(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE...", help="Pictures of a face, cropped to it but not resized.")
+        list[Path] | None, typer.Argument(metavar="FILE", help="Face crops, not resized, at most 1024 px a side.")
     ] = None,
     calibrate: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="First calibrate on clean pictures, a sub-folder a person.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="The detector [default: the book's network].")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Of another detector than the book's network.")] = None,
 ) -> None:
-    """Say how probable it is that pictures are poisoned; calibrate on your own first."""
+    """Say how probable it is that pictures of faces are poisoned; calibrate on clean ones of your own first."""
     if not files and calibrate is None:
         raise typer.BadParameter("give FILE..., --calibrate FOLDER, or both")
     from facepoison import calibration, detect

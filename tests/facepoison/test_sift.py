@@ -1,0 +1,185 @@
+import pytest
+import torch
+from torch import nn
+
+from facepoison.device import generator
+from facepoison.errors import InputError
+from facepoison.experiment import Poisoned, play
+from facepoison.extractors import Extractor, Preprocessing
+from facepoison.pictures import Pictures
+from facepoison.pictures.splits import split
+from facepoison.protocol import Data, embeddings
+from facepoison.sift import sift
+
+PEOPLE, EACH = 12, 8
+USERS = (0, 3, 7)
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path / "store"))
+
+
+class Part(nn.Module):
+    """The mean colour of the upper or of the lower half."""
+
+    def __init__(self, upper):
+        super().__init__()
+        self.upper = upper
+
+    def forward(self, pictures):
+        return (pictures[:, :, :8] if self.upper else pictures[:, :, 8:]).mean(dim=(2, 3))
+
+
+@pytest.fixture
+def accurate():
+    return Extractor(Part(True), Preprocessing(16), name="upper", sha256="upper")
+
+
+@pytest.fixture
+def robust():
+    """Poison never touches what it looks at."""
+    return Extractor(Part(False), Preprocessing(16), name="lower", sha256="lower")
+
+
+@pytest.fixture
+def data():
+    """People whom colour tells apart, mostly; both halves of a picture show it, each with an error of its own."""
+    stream = generator(1, "sift people")
+    own = torch.nn.functional.normalize(torch.randn(PEOPLE, 3, generator=stream)) * 100
+    identities = torch.arange(PEOPLE).repeat_interleave(EACH)
+    halves = own[identities][:, None] + 12 * torch.randn(PEOPLE * EACH, 2, 3, generator=stream)
+    levels = (128 + halves).clamp(0, 255).round().to(torch.uint8)
+    pixels = levels.permute(0, 2, 1).repeat_interleave(8, 2)[..., None].repeat(1, 1, 1, 16)
+    pictures = Pictures(pixels, identities, tuple("abcdefghijkl"))
+    gallery, probes = split(pictures, 1)
+    return Data(pictures, gallery, probes, USERS, {}, pictures)
+
+
+@pytest.fixture
+def posts(data):
+    """Users turn their upper halves into the opposite colour."""
+    index = torch.cat([data.gallery_of(user) for user in data.users])
+    pixels = data.pictures.pixels[index].clone()
+    pixels[:, :, :8] = 255 - pixels[:, :, :8]
+    return Poisoned(index, pixels, data.users, 1.0)
+
+
+def none(data, posts):
+    return torch.zeros(len(data.pictures), dtype=torch.bool), torch.zeros(len(posts.index), dtype=torch.bool)
+
+
+def of(data, posts, user):
+    return data.pictures.identities[posts.index] == user
+
+
+@pytest.mark.parametrize("poisons", [True, False])
+def test_where_nothing_is_flagged_it_is_the_plain_game(data, posts, accurate, robust, poisons):
+    published = posts if poisons else Poisoned(posts.index, data.pictures.pixels[posts.index], data.users, 1.0)
+    plain = play(data, published, accurate)
+    assert 0 < plain.clean.by_user.mean() < 0.7  # people are told apart, and not always
+    for second in (None, robust):
+        sifted = sift(data, published, *none(data, published), accurate, second)
+        assert sifted.rate == plain.rate
+        for got, expected in ((sifted.poisoned, plain.poisoned), (sifted.clean, plain.clean)):
+            for field in ("user", "probe", "true", "predicted"):
+                assert torch.equal(getattr(got, field), getattr(expected, field))
+
+
+def test_distances_are_counted_in_those_between_clean_pictures_of_one_person(data, posts, accurate):
+    seen, who = embeddings(accurate, data.pictures.pixels), data.pictures.identities
+    places = data.probes.tolist()
+    own = [torch.cdist(seen[place][None], seen[data.gallery_of(int(who[place]))]).min() for place in places]
+    unit = float(torch.stack(own).median())
+    plain, sifted = play(data, posts, accurate), sift(data, posts, *none(data, posts), accurate)
+    torch.testing.assert_close(sifted.clean.distance * unit, plain.clean.distance, atol=1e-3, rtol=0)
+    torch.testing.assert_close(sifted.poisoned.distance * unit, plain.poisoned.distance, atol=1e-3, rtol=0)
+
+
+def test_pictures_set_aside_for_the_same_extractor_change_nothing(data, posts, accurate):
+    plain, stream = play(data, posts, accurate), generator(2)
+    for share in (0.2, 0.5, 1.0):
+        flags = [torch.rand(len(flag), generator=stream) < share for flag in none(data, posts)]
+        sifted = sift(data, posts, *flags, accurate, accurate)
+        assert torch.equal(sifted.poisoned.predicted, plain.poisoned.predicted)
+        assert torch.equal(sifted.clean.predicted, plain.clean.predicted)
+
+
+def test_who_loses_all_pictures_is_never_recognised(data, accurate):
+    index = torch.cat([data.gallery_of(user) for user in data.users])
+    honest = Poisoned(index, data.pictures.pixels[index], data.users, 1.0)
+    plain = play(data, honest, accurate)
+    for place, user in enumerate(data.users):
+        flagged, flagged_posts = none(data, honest)
+        sifted = sift(data, honest, flagged, flagged_posts | of(data, honest, user), accurate)
+        expected = plain.poisoned.by_user.clone()
+        expected[place] = 1
+        assert plain.poisoned.by_user[place] < 1
+        assert torch.equal(sifted.poisoned.by_user, expected)
+        assert torch.equal(sifted.clean.wrong, plain.clean.wrong)
+
+
+def test_an_extractor_that_sees_through_recognises_what_is_set_aside(data, posts, accurate, robust):
+    flagged, flagged_posts = none(data, posts)
+    assert play(data, posts, accurate).rate.value == 1
+    assert sift(data, posts, flagged, ~flagged_posts, accurate).rate.value == 1
+    aside = sift(data, posts, flagged, ~flagged_posts, accurate, robust)
+    assert aside.rate.value < 0.6
+    assert torch.equal(aside.clean.wrong, play(data, posts, accurate).clean.wrong)
+    first = data.users[0]
+    alone = sift(data, posts, flagged, of(data, posts, first), accurate, robust)
+    assert alone.poisoned.by_user[0] == aside.poisoned.by_user[0] < 1
+    assert (alone.poisoned.by_user[1:] == 1).all()
+
+
+def test_one_leaked_clean_picture_that_passes_is_enough_to_be_found(data, posts, accurate):
+    flagged, flagged_posts = none(data, posts)
+    pixels = posts.pixels.clone()
+    leaked = [int(of(data, posts, user).nonzero()[0]) for user in data.users]
+    pixels[leaked] = data.pictures.pixels[posts.index[leaked]]
+    flagged_posts[:] = True
+    flagged_posts[leaked] = False
+    one = Poisoned(posts.index, pixels, posts.users, 1.0)
+    assert sift(data, one, flagged, flagged_posts, accurate).rate.value < 1
+
+
+def test_honest_people_pay_for_pictures_flagged_by_mistake(data, posts, accurate, robust):
+    flagged, flagged_posts = none(data, posts)
+    user = data.users[1]
+    flagged[data.gallery_of(user)] = True
+    plain = play(data, posts, accurate)
+    dropped = sift(data, posts, flagged, flagged_posts, accurate)
+    expected = plain.clean.by_user.clone()
+    expected[1] = 1
+    assert plain.clean.by_user[1] < 1
+    assert torch.equal(dropped.clean.by_user, expected)
+    assert dropped.rate.clean_error.value == pytest.approx(float(expected.mean()))
+    assert torch.equal(dropped.poisoned.wrong, plain.poisoned.wrong)  # in their own round users are poisoned anyway
+    aside = sift(data, posts, flagged, flagged_posts, accurate, robust)
+    assert aside.clean.by_user[1] < 1
+
+
+def test_somebody_whose_pictures_are_dropped_is_mistaken_for_nobody(data, posts, accurate):
+    flagged, flagged_posts = none(data, posts)
+    taken_for = int(play(data, posts, accurate).poisoned.predicted[0, 0])
+    assert taken_for != data.users[0]
+    flagged[data.gallery_of(taken_for)] = True
+    sifted = sift(data, posts, flagged, flagged_posts, accurate)
+    assert not bool((sifted.poisoned.predicted[sifted.poisoned.user != taken_for] == taken_for).any())
+
+
+def test_probes_are_asked_whether_or_not_they_look_poisoned(data, posts, accurate):
+    flagged, flagged_posts = none(data, posts)
+    plain = sift(data, posts, flagged, flagged_posts, accurate)
+    flagged[data.probes] = True
+    again = sift(data, posts, flagged, flagged_posts, accurate)
+    assert again.rate == plain.rate
+    assert torch.equal(again.poisoned.distance, plain.poisoned.distance)
+
+
+def test_a_flag_is_needed_for_every_picture(data, posts, accurate):
+    flagged, flagged_posts = none(data, posts)
+    with pytest.raises(InputError, match=r"flags: \(95,\) of 96 pictures, \(18,\) of 18 published"):
+        sift(data, posts, flagged[1:], flagged_posts, accurate)
+    with pytest.raises(InputError, match=r"flags: \(96,\) of 96 pictures, \(17,\) of 18 published"):
+        sift(data, posts, flagged, flagged_posts[1:], accurate)
