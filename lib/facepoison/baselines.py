@@ -81,6 +81,10 @@ def train_baseline(
     """
     if kind not in ("linear baseline", "boosted trees") or not poisons:
         raise InputError(f"baseline '{kind}' of {len(poisons)} attacks: use linear baseline or boosted trees, and one")
+    for what, some in {"clean pictures": clean, **poisons}.items():
+        check_pictures(some, what)
+        if some.shape[1:] != clean.shape[1:]:
+            raise InputError(f"{what}: {tuple(some.shape[1:])}, clean pictures {tuple(clean.shape[1:])}; use one size")
     pixels = torch.cat([clean, *poisons.values()])
     stream = generator(seed, "baseline")
     seen = torch.cat([statistics(handle_at_random(pixels, handled, stream)) for _ in range(times)])

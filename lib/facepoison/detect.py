@@ -158,7 +158,8 @@ def train_detector(
         The detector, frozen, in evaluation mode, its weights rounded to half precision as files hold them.
 
     Raises:
-        InputError: pictures are wrong, or the recipe makes no step.
+        InputError: pictures are wrong, the recipe makes no step or is not for a detector like ``start``, or training
+            ran away.
     """
     check_pictures(clean, "clean pictures")
     if not poisons:
@@ -174,6 +175,8 @@ def train_detector(
         raise InputError(
             f"{recipe.name}: {recipe.draws} draws, batches of {recipe.batch}; take more draws, even batches"
         )
+    if start is not None and start.residual != recipe.residual:
+        raise InputError(f"{recipe.name}: goes on from '{start.name}', which sees pictures otherwise; take another")
     where = pick_device(device)
     model = _begun(recipe, seed) if start is None else copy.deepcopy(start).requires_grad_(True)
     model = model.to(where).to(memory_format=torch.channels_last).train()
@@ -198,6 +201,8 @@ def train_detector(
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+        if step + 1 == steps and not math.isfinite(loss.item()):
+            raise InputError(f"{recipe.name}: training ran away (loss {loss.item()}); take a smaller rate")
         now = time.perf_counter()
         if (checkpoint or report) and (now - last > every or step + 1 == steps):
             last = now
@@ -209,7 +214,7 @@ def train_detector(
                 left = (now - begun) / (step + 1 - first) * (steps - step - 1) / 60
                 report(f"{recipe.name}: step {step + 1} of {steps}, loss {loss.item():.3f}, {left:.1f} min left")
     model = model.half().float().eval().requires_grad_(False)
-    model.name, model.residual = recipe.name, recipe.residual
+    model.name = recipe.name
     weights = {name: describe(weight.flatten()) for name, weight in model.state_dict().items()}
     model.sha256 = fingerprint.of_text(repr(weights))
     return model
@@ -246,10 +251,13 @@ def load_detector(name: str, folder: Path = DETECTORS) -> Detector:
     path = folder / f"{name}.safetensors"
     if not path.is_file() or not path.with_suffix(".json").is_file():
         raise InputError(f"{path}: there is no such detector, or no card beside it: restore both from the project")
-    card = json.loads(path.with_suffix(".json").read_text())
-    if fingerprint.of_file(path) != card["sha256"]:
+    try:
+        card = json.loads(path.with_suffix(".json").read_text())
+        detector = Detector(card["recipe"]["residual"], card["recipe"]["name"], card["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path.with_suffix('.json')}: is no card of a detector ({error}): restore it") from error
+    if fingerprint.of_file(path) != detector.sha256:
         raise InputError(f"{path}: is not the file that its card describes: restore both from the project")
-    detector = Detector(card["recipe"]["residual"], card["recipe"]["name"], card["sha256"])
     detector.load_state_dict({key: value.float() for key, value in load_file(path).items()}, strict=False)
     detector = detector.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return detector.to(pick_device("auto"))

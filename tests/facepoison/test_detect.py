@@ -19,7 +19,7 @@ from facepoison.pictures.handling import HANDLINGS, handle, noisy
 from facepoison.poisons.lowkey import LOWKEY, lowkey
 from facepoison.poisons.similarity import squared_change
 
-QUICK = Recipe("quick", residual=True, draws=640, handled=0.3, batch=16, rate=4e-3, warm_up=0.2)
+QUICK = Recipe("quick", residual=True, draws=960, handled=0.3, batch=16, rate=4e-3, warm_up=0.2)
 SHORT = Recipe("short", draws=96, handled=0.5, batch=8)
 
 
@@ -92,8 +92,10 @@ class TestTraining:
 
     def test_every_attack_is_learnt_and_the_rarer_no_less(self, clean, poison):
         few = 255 - smooth(4, 5) // 8  # another attack, of which there are four pictures
-        both = trained(clean, {"checker": poison, "bright": few}, replace(QUICK, residual=False, draws=1280, handled=0))
-        assert area(scores(both, smooth(60, 3)), scores(both, 255 - smooth(60, 4) // 8)) > 0.95
+        both = trained(clean, {"checker": poison, "bright": few}, replace(QUICK, handled=0.0))
+        honest, others = scores(both, smooth(60, 3)), smooth(60, 4)
+        assert area(honest, scores(both, checker(others))) > 0.95
+        assert area(honest, scores(both, 255 - others // 8)) > 0.95
 
     def test_bfloat16_learns_as_well_as_float32(self):
         """On poison as fine as noise, which neither finds for certain."""
@@ -102,7 +104,7 @@ class TestTraining:
         )
         areas = []
         for bfloat16 in (False, True):
-            recipe = replace(QUICK, draws=1280, handled=0.0, bfloat16=bfloat16)
+            recipe = replace(QUICK, handled=0.0, bfloat16=bfloat16)
             made = trained(clean, {"scatter": scatter(others)}, recipe)
             areas.append(area(scores(made, unseen), scores(made, scatter(poisoned))))
         assert 0.75 < areas[0] < 0.98
@@ -239,14 +241,14 @@ class TestNetwork:
             scores(detector, smooth(2, 1)[..., :15])
 
     def test_nothing_strays_from_the_device_of_its_input(self):
-        """On a GPU that is only pretended; JPEG is left out, since its library sees real pictures only."""
+        """On a GPU that is only pretended; JPEG and noise are left out, since what they call sees real pictures only."""
         networks = [Detector(residual).eval() for residual in (True, False)]
         with FakeTensorMode(allow_non_fake_inputs=True):
             pixels = torch.zeros(10, 3, 25, 25, dtype=torch.uint8, device="cuda")
             for network in networks:
                 assert network.to("cuda")(to_float(pixels)).device.type == "cuda"
             for name in HANDLINGS:
-                if "JPEG" not in name and name != "screenshot":
+                if "JPEG" not in name and name not in ("screenshot", "noise"):
                     assert handle(pixels, name).device.type == "cuda"
 
 
@@ -329,7 +331,7 @@ class TestEvading:
         assert area(scores(found, smooth(60, 3)), scores(found, usual)) > 0.95
         alarm = detect.evading(found, 0.05, preset.weight, 4.0)
         reply = lowkey(posts, [surrogate], preset, seed=1, perceptual=alarm)
-        assert (scores(found, usual) > 0).all()
+        assert (scores(found, reply) < scores(found, usual) - 3).all()
         assert (scores(found, reply) < 0).all()
 
         def moved(pixels):

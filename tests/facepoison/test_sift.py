@@ -119,6 +119,17 @@ def test_who_loses_all_pictures_is_never_recognised(data, accurate):
         assert torch.equal(sifted.clean.wrong, plain.clean.wrong)
 
 
+def test_what_other_users_publish_is_not_met_in_a_round(data, posts, accurate):
+    first, second = data.users[:2]
+    pixels = posts.pixels.clone()
+    pixels[of(data, posts, second)] = data.pictures.pixels[data.gallery_of(first)]  # would give the first user away
+    others = Poisoned(posts.index, pixels, posts.users, 1.0)
+    flagged, flagged_posts = none(data, posts)
+    for flags in (flagged_posts, of(data, posts, first)):
+        sifted = sift(data, others, flagged, flags, accurate)
+        assert sifted.poisoned.by_user[0] == play(data, others, accurate).poisoned.by_user[0] == 1
+
+
 def test_an_extractor_that_sees_through_recognises_what_is_set_aside(data, posts, accurate, robust):
     flagged, flagged_posts = none(data, posts)
     assert play(data, posts, accurate).rate.value == 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torchvision.io import decode_jpeg, encode_jpeg
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from facepoison.device import batches, generator
@@ -21,31 +24,36 @@ REACH = 0.1  # how alike two values must be for it to mix them, as a fraction of
 
 
 def jpeg(pixels: Tensor, *qualities: int) -> Tensor:
-    """Pictures saved as JPEG (libjpeg, colour at half resolution) and opened again, once for each quality."""
-    parts = []
-    for picture in pixels.cpu():
-        saved = picture
+    """Pictures saved as JPEG (colour at half resolution) and opened again, once for each quality."""
+    result = pixels.clone()
+    for place, picture in enumerate(pixels.cpu()):
+        image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
         for quality in qualities:
-            saved = decode_jpeg(encode_jpeg(saved, quality))
-        parts.append(saved)
-    return torch.stack(parts).to(pixels.device)
+            file = io.BytesIO()
+            image.save(file, "JPEG", quality=quality)
+            image = Image.open(file)
+        result[place] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return result
 
 
-def _scaled(pictures: Tensor, side: int) -> Tensor:
-    return F.interpolate(pictures, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+def _scaled(pictures: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(pictures, (height, width), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def _rescaled(pictures: Tensor, share: float) -> Tensor:
+    return _scaled(pictures, *(round(share * side) for side in pictures.shape[-2:]))
 
 
 def shrunk(pixels: Tensor, share: float) -> Tensor:
-    """Pictures made smaller, to a share of their side, and brought back to their size."""
-    size = pixels.shape[-1]
-    return to_uint8(_scaled(to_uint8(_scaled(to_float(pixels), round(share * size))) / 255, size))
+    """Pictures made smaller, to a share of their sides, and brought back to their size."""
+    small = to_uint8(_rescaled(to_float(pixels), share))
+    return to_uint8(_scaled(to_float(small), *pixels.shape[-2:]))
 
 
 def screenshot(pixels: Tensor, scale: float, gamma: float) -> Tensor:
-    """Pictures shown larger on a screen of another tone, taken from there, saved as JPEG 90 and cut to size."""
-    size = pixels.shape[-1]
-    shown = to_uint8(_scaled(to_float(pixels), round(scale * size)) ** gamma)
-    return to_uint8(_scaled(to_float(jpeg(shown, 90)), size))
+    """Pictures shown larger on a screen of another tone, taken from there, saved as JPEG 90 and brought to size."""
+    shown = to_uint8(_rescaled(to_float(pixels), scale) ** gamma)
+    return to_uint8(_scaled(to_float(jpeg(shown, 90)), *pixels.shape[-2:]))
 
 
 def sharpened(pixels: Tensor, amount: float) -> Tensor:
@@ -76,9 +84,15 @@ def beautified(pixels: Tensor, amount: float) -> Tensor:
 
 
 def noisy(pixels: Tensor, deviation: float, seed: int) -> Tensor:
-    """Pictures with Gaussian noise of a standard deviation, as a fraction of the range, drawn by the seed."""
-    noise = torch.randn(pixels.shape, generator=generator(seed, "noise"))
-    return to_uint8(to_float(pixels) + deviation * noise.to(pixels.device))
+    """Pictures with Gaussian noise of a standard deviation, as a fraction of the range.
+
+    Drawn by the seed and by each picture's content, so that it depends on no company.
+    """
+    draws = []
+    for picture in pixels.cpu():
+        name = hashlib.sha256(picture.contiguous().numpy().tobytes()).hexdigest()
+        draws.append(torch.randn(picture.shape, generator=generator(seed, "noise", name)))
+    return to_uint8(to_float(pixels) + deviation * torch.stack(draws).to(pixels.device))
 
 
 HANDLINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
