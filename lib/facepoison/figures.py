@@ -275,6 +275,50 @@ def protection_rows(results: Mapping[tuple[str, ...], Protection]) -> list[tuple
     return [(*key, *rate_cells(result.rate)) for key, result in results.items()]
 
 
+def found_cells(rows: Mapping[str, Mapping[str, Any]], attacks: Iterable[str]) -> tuple[str, ...]:
+    """What a detector finds of attacks, in per cent with intervals, from a study's row for each attack."""
+    return tuple(percent(rows[attack]["found"]) for attack in attacks)
+
+
+def sifted_rows(rows: Iterable[Mapping[str, Any]], names: Callable[[str], str]) -> list[tuple[object, ...]]:
+    """Of the study ``sifting``: attack, policy, leak, protection, clean error, what honest people pay (points)."""
+    return [
+        (
+            names(row["attack"]),
+            row["policy"],
+            row["leak"],
+            *rate_cells(row["protection"])[:2],
+            points(row["paid"]),
+        )
+        for row in rows
+    ]
+
+
+def reply_rows(rows: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> list[tuple[object, ...]]:
+    """Of the study ``evading``: posted, detector, found, false alarms, protection (per cent), PSNR (dB)."""
+    return [
+        (
+            names[row["posted"]],
+            row["detector"],
+            percent(row["found"]),
+            percent(row["false_alarms"], 1),
+            percent(row["protection"]),
+            f"{row['psnr']:.1f}",
+        )
+        for row in rows
+    ]
+
+
+def handled_rows(
+    table: Mapping[tuple[Any, ...], Mapping[str, Mapping[str, Any]]], attacks: Iterable[str]
+) -> list[tuple[object, ...]]:
+    """For each detector and handling: both names, what is found of each attack, and the false alarms, per cent."""
+    attacks = list(attacks)
+    return [
+        (*key, *found_cells(rows, attacks), percent(rows[attacks[0]]["false_alarms"], 1)) for key, rows in table.items()
+    ]
+
+
 def show_tradeoff(points: Mapping[str, tuple[float, Rate]], caption: str, alt: str) -> None:
     """Display protection with its interval against the picture quality (PSNR, dB) that it costs, by attack."""
     figure, (axes,) = new_figure(height=3.4)

@@ -115,6 +115,14 @@ def crossed(rows: Iterable[Row], first: str, second: str) -> tuple[dict[str, dic
     return found, list(next(iter(found.values())))
 
 
+def by_attack(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], dict[str, Row]]:
+    """Rows by some columns together and then by attack, in the order of the table."""
+    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[column] for column in columns), {})[row["attack"]] = row
+    return found
+
+
 def points(rows: Iterable[Row], attack: str, **how: object) -> list[tuple[float, float]]:
     """Of the study ``detecting_roc``: shares of clean pictures flagged and of an attack found, from few to many."""
     return [(row["false_alarms"].value, row[attack].value) for row in where(rows, **how)]
