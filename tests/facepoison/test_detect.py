@@ -241,7 +241,7 @@ class TestNetwork:
             scores(detector, smooth(2, 1)[..., :15])
 
     def test_nothing_strays_from_the_device_of_its_input(self):
-        """On a GPU that is only pretended; JPEG and noise are left out, since what they call sees real pictures only."""
+        """On a GPU that is only pretended; JPEG and noise are left out: what they call sees real pictures only."""
         networks = [Detector(residual).eval() for residual in (True, False)]
         with FakeTensorMode(allow_non_fake_inputs=True):
             pixels = torch.zeros(10, 3, 25, 25, dtype=torch.uint8, device="cuda")

@@ -182,3 +182,50 @@ def test_a_slider_with_a_kernel_draws_anew():
 @pytest.mark.parametrize(("value", "said"), [(0.031, "+3"), (-0.002, "0"), (0.004, "0"), (-0.1, "-10")])
 def test_points_have_a_sign_unless_there_are_none(value, said):
     assert figures.points(Difference(value, 4, -0.2, 0.2)) == f"{said}\N{NO-BREAK SPACE}[-20,\N{NO-BREAK SPACE}+20]"
+
+
+CURVES = {"easy": [(0.0, 0.5), (0.01, 0.99), (1.0, 1.0)], "hard": [(0.01, 0.1), (0.0, 0.0), (1.0, 1.0)]}
+
+
+def test_detectors_are_drawn_twice_with_their_points_and_numbers(displayed):
+    figures.show_detection(CURVES, "Two detectors.", "Two curves, one above the other.")
+    data, metadata = displayed[0]
+    assert "<svg" in data["image/svg+xml"]
+    rows = list(csv.reader(io.StringIO(metadata["figure"]["csv"])))
+    assert rows[:3] == [["", "clean_flagged", "poisoned_found"], ["easy", "0", "0.5"], ["easy", "0.01", "0.99"]]
+    assert rows[4] == ["hard", "0", "0"]
+
+
+def test_a_marked_threshold_lies_where_it_should_on_both_scales():
+    figure = figures.draw_detection(CURVES, {"easy": (0.01, 0.99), "hard": (0.01, 0.1)})
+    roc, det = figure.axes
+    assert [line.get_xydata().tolist() for line in roc.lines if line.get_marker() == "o"] == [[[0.01, 99.0]]]
+    (mark,) = (line.get_xydata()[0] for line in det.lines if line.get_marker() == "o")
+    assert mark.tolist() == pytest.approx([-2.3263, -2.3263], abs=1e-4)
+
+
+def test_rows_of_detectors_hold_what_was_found_and_the_false_alarms():
+    row = {"found": Rate(0.5, 4, 8, 0.25, 0.75), "false_alarms": Rate(0.001, 4, 8, 0.0, 0.0125)}
+    (cells,) = figures.handled_rows({("net", "JPEG 75"): {"a": row, "b": row}}, ["a", "b"])
+    assert [str(cell).replace("\N{NO-BREAK SPACE}", " ") for cell in cells] == [
+        "net",
+        "JPEG 75",
+        "50 [25, 75]",
+        "50 [25, 75]",
+        "0.1 [0.0, 1.2]",
+    ]
+
+
+def test_rows_of_what_trainers_do_and_of_the_reply_are_in_the_order_of_their_tables():
+    rate = Rate(0.5, 4, 8, 0.25, 0.75, Rate(0.0, 4, 8, 0.0, 0.5))
+    sifted = {"attack": "a", "policy": "drop", "leak": "nothing leaked", "protection": rate}
+    (cells,) = figures.sifted_rows([sifted | {"paid": Difference(0.01, 4, -0.5, 0.5)}], str.upper)
+    assert cells[:3] == ("A", "drop", "nothing leaked")
+    assert [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in cells[3:]] == [
+        "50 [25, 75]",
+        "0 [0, 50]",
+        "+1 [-50, +50]",
+    ]
+    reply = {"posted": "x", "detector": "net", "found": rate, "false_alarms": rate, "protection": rate, "psnr": 30.04}
+    (cells,) = figures.reply_rows([reply], {"x": "LowKey"})
+    assert (cells[0], cells[1], cells[-1]) == ("LowKey", "net", "30.0")

@@ -80,3 +80,11 @@ def test_the_user_looked_at_gets_more_probes_and_nobody_else_changes():
     longer = protocol.load_data(replace(setting, per_person=14))
     assert torch.equal(closer.pictures.pixels[12], longer.pictures.pixels[14 * user + 4])
     assert protocol.look_closer(replace(setting, dataset="folder"), data, user) is data
+
+
+def test_the_trainers_own_surrogates_are_none_of_the_users(tmp_path):
+    for setting in (protocol.choose(), replace(protocol.choose(), extractors=tmp_path)):
+        own = protocol.trainers_own(setting)
+        assert own.surrogates
+        assert not set(own.surrogates) & set(protocol.read_protocol()["extractors"]["procedural"]["surrogates"])
+        assert not set(own.surrogates) & set(protocol.read_protocol()["extractors"]["other"]["surrogates"])

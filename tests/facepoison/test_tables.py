@@ -1,3 +1,5 @@
+import pytest
+
 from facepoison import protocol, tables
 from facepoison.protection import Rate
 from facepoison.studies import adapting
@@ -85,3 +87,48 @@ def test_rows_are_crossed_in_the_order_of_the_table():
     assert list(found) == ["y", "x"]
     assert names == ["q", "p"]
     assert found["x"]["q"]["n"] == "xq"
+
+
+DETECTED = [
+    {"attack": attack, "detector": "net", "handling": handling, "found": of(0.5), "false_alarms": of(false)}
+    for attack in ("a", "b")
+    for handling, false in (("as taken", 0.0), ("JPEG 75", 0.5))
+]
+
+
+def test_rows_are_picked_by_their_columns_and_the_only_one_must_be_one():
+    assert tables.where(DETECTED, attack="a") == DETECTED[:2]
+    assert tables.only(DETECTED, attack="b", handling="JPEG 75") is DETECTED[3]
+    for how in ({"attack": "a"}, {"attack": "c"}):
+        with pytest.raises(ValueError, match="ask for what only one has"):
+            tables.only(DETECTED, **how)
+
+
+def test_rows_are_gathered_by_some_columns_and_then_by_attack():
+    found = tables.by_attack(DETECTED, "detector", "handling")
+    assert list(found) == [("net", "as taken"), ("net", "JPEG 75")]
+    assert found["net", "JPEG 75"] == {"a": DETECTED[1], "b": DETECTED[3]}
+
+
+def test_points_of_curves_are_found_and_said():
+    rows = [
+        {"handling": "as taken", "false_alarms": of(false), "a": of(found)}
+        for false, found in ((0.001, 0.4), (0.01, 0.8), (0.1, 0.9))
+    ]
+    line = tables.points(rows, "a", handling="as taken")
+    assert line == [(0.001, 0.4), (0.01, 0.8), (0.1, 0.9)]
+    assert tables.points(rows, "a", handling="noise") == []
+    assert "Fawkes 80 %" in tables.at_percent({"Fawkes": line})
+    said = tables.per_million({"Fawkes": (0.001, 0.4), "LowKey": (0.001, 1.0)})
+    assert said == "of a million each, 1,000 clean pictures flagged; missed: 600,000 of Fawkes, 0 of LowKey"
+
+
+def test_precision_has_the_range_that_the_false_alarms_give_it():
+    row = {"found": of(1.0), "false_alarms": Rate(0.01, 4, 8, 0.0, 0.99)}
+    assert tables.precision_percent(row, 0.01).split() == ["50", "[1,", "100]"]
+
+
+def test_what_a_detector_learnt_from_is_its_name_unless_it_is_all():
+    assert tables.lesson("all but LowKey") == "all but LowKey"
+    assert tables.lesson("LowKey alone") == "LowKey alone"
+    assert tables.lesson("network on pictures") == "all three"
