@@ -129,9 +129,12 @@ def test_an_attack_takes_as_many_surrogates_as_the_original_does():
 
 def test_users_of_a_targeted_attack_draw_their_targets_apart(monkeypatch, data, networks):
     seeds = []
-    monkeypatch.setattr(
-        experiment, "craft", lambda preset, pixels, surrogates, public, seed: seeds.append(seed) or pixels
-    )
+
+    def cloak(pixels, surrogates, preset, *, public, seed):
+        seeds.append(seed)
+        return pixels
+
+    monkeypatch.setattr(experiment, "fawkes_v03", cloak)
     experiment.poison_users(protocol.choose(), "fawkes_v03_high", data, networks, anew=True)
     assert len(set(seeds)) == 2
 
