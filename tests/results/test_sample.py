@@ -5,7 +5,7 @@ import datetime
 import pytest
 import torch
 
-from facepoison import experiment, protocol, shipped, tables
+from facepoison import detect, experiment, protocol, shipped, tables
 from facepoison.extractors.catalog import load_extractor
 from facepoison.poisons.similarity import change
 from facepoison.studies.common import crowd_setting
@@ -64,3 +64,19 @@ def test_todays_user_of_the_crowd_is_protected_as_the_table_says(attack, network
     print(f"\n{attack}, user {today}: probes answered otherwise than shipped, by extractor: {gaps}")
     assert max(gaps) < 1.5  # one probe of three may tip over on another machine
     assert sum(gaps) < 2.5
+
+
+@pytest.mark.parametrize("attack", protocol.read_protocol()["sifting"]["attacks"])
+def test_todays_users_poison_is_found_as_the_table_says(attack, networks):
+    setting = crowd_setting()
+    crowd, asked = protocol.load_data(setting), protocol.read_protocol()["detecting"]
+    today = datetime.date.today().toordinal() % asked["users"]
+    how = {"detector": detect.NETWORK.name, "attack": attack, "handling": "as taken", "allowed": min(asked["allowed"])}
+    row = tables.only(shipped.read_table("detecting").rows, **how)
+    clean = crowd.pictures.of(crowd.users[today]).pixels
+    surrogates = [networks[name] for name in experiment.surrogates_of(setting, experiment.PRESETS[attack])]
+    posted = experiment.craft(experiment.PRESETS[attack], clean, surrogates, crowd.public, setting.seed)
+    scores = detect.scores(detect.load_detector("network"), posted)
+    here, there = int((scores > row["threshold"]).sum()), row["by_user"][today] * len(clean)
+    print(f"\n{attack}, user {today}: {here} of {len(clean)} found here, {there:.0f} as shipped")
+    assert abs(here - there) < 2.5  # a picture near the threshold may tip over on another machine

@@ -231,15 +231,19 @@ def rows_of(
             area = detect.area(answer.honest[handling], posted)
             for each in allowed:
                 limit = detect.threshold(clean, each)
-                yield {
-                    "detector": name,
-                    "attack": attack,
-                    "handling": handling,
-                    "allowed": each,
-                    "found": share(posted > limit, people[attack]),
-                    "false_alarms": share(answer.honest[handling] > limit, honest),
-                    "area": area,
-                }
+                row = {"detector": name, "attack": attack, "handling": handling, "allowed": each, "area": area}
+                row |= {"threshold": limit, "found": share(posted > limit, people[attack])}
+                row["false_alarms"] = share(answer.honest[handling] > limit, honest)
+                if handling == "as taken":  # so that one user's share can be made again and compared
+                    row["by_user"] = [
+                        float((posted[people[attack] == who] > limit).float().mean()) for who in _order(people[attack])
+                    ]
+                yield row
+
+
+def _order(people: Tensor) -> list[int]:
+    """Who is on pictures, in the order of first appearance."""
+    return list(dict.fromkeys(people.tolist()))
 
 
 def detecting(say: Say, scratch: Path) -> None:
@@ -364,7 +368,7 @@ def _roc(
 def _at_gallery(data: Data, posted: Posted) -> Poisoned:
     """Of what users post the part that the trainer finds in the gallery."""
     identities = data.pictures.identities
-    users = tuple(dict.fromkeys(posted.people.tolist()))
+    users = tuple(_order(posted.people))
     theirs = torch.cat([(identities == user).nonzero().flatten() for user in users])
     places = torch.isin(theirs, data.gallery).nonzero().flatten()
     return Poisoned(theirs[places], posted.poisoned[places], users, 0.0)
