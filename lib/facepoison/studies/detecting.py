@@ -495,9 +495,11 @@ def detecting_real(say: Say, found: RealPeople) -> None:
     }
     recipe = replace(NETWORK, name="network taught on photographs", draws=asked["draws"])
     scratch = fingerprint.LIB.parent / "_build" / "training"
-    own = learnt(say, scratch, recipe, clean.pixels, poisons)
-    made = detect.load_detector("network")
+    own, made = learnt(say, scratch, recipe, clean.pixels, poisons), detect.load_detector("network")
+    both = replace(recipe, name="network taught on made faces, then on photographs")
+    further = learnt(say, scratch, both, clean.pixels, poisons, made)
     detectors: dict[str, Score] = {recipe.name: scored(own), "network taught on made faces": scored(made)}
+    detectors[both.name] = scored(further)
     for kind in BASELINES:
         plain = train_baseline(
             kind, clean.pixels, poisons, handled=NETWORK.handled, times=TAKEN_TIMES * 3, seed=setting.seed
