@@ -463,7 +463,7 @@ def evading(say: Say, scratch: Path) -> None:
 def detecting_real(say: Say, found: RealPeople) -> None:
     """Photographs: detectors taught on some people's, asked about others': ``detecting_real.json``, numbers only.
 
-    Thresholds are set on public people's clean pictures. Beside them stands the network that learnt from made faces.
+    Thresholds are set on public people's clean pictures. Beside them stand the networks that learnt from made faces.
     """
     began, asked = shipped.begin(), read_protocol()["detecting_real"]
     setting, data, networks = found.setting, found.data, found.extractors
@@ -493,13 +493,15 @@ def detecting_real(say: Say, found: RealPeople) -> None:
         )
         for attack in asked["attacks"]
     }
-    recipe = replace(NETWORK, name="network taught on photographs", draws=asked["draws"])
+    recipe = replace(NETWORK, name=f"{NETWORK.name}, photographs", draws=asked["draws"])
     scratch = fingerprint.LIB.parent / "_build" / "training"
-    own, made = learnt(say, scratch, recipe, clean.pixels, poisons), detect.load_detector("network")
-    both = replace(recipe, name="network taught on made faces, then on photographs")
-    further = learnt(say, scratch, both, clean.pixels, poisons, made)
-    detectors: dict[str, Score] = {recipe.name: scored(own), "network taught on made faces": scored(made)}
-    detectors[both.name] = scored(further)
+    own = learnt(say, scratch, recipe, clean.pixels, poisons)
+    detectors: dict[str, Score] = {recipe.name: scored(own)}
+    for file, kind in (("network", NETWORK), ("residual", RESIDUAL)):
+        made = detect.load_detector(file)
+        how = replace(kind, name=f"{kind.name}, made faces, then photographs", draws=asked["draws"])
+        detectors[f"{kind.name}, made faces"] = scored(made)
+        detectors[how.name] = scored(learnt(say, scratch, how, clean.pixels, poisons, made))
     for kind in BASELINES:
         plain = train_baseline(
             kind, clean.pixels, poisons, handled=NETWORK.handled, times=TAKEN_TIMES * 3, seed=setting.seed
