@@ -497,10 +497,10 @@ def detecting_real(say: Say, found: RealPeople) -> None:
     scratch = fingerprint.LIB.parent / "_build" / "training"
     own = learnt(say, scratch, recipe, clean.pixels, poisons)
     detectors: dict[str, Score] = {recipe.name: scored(own)}
-    for file, kind in (("network", NETWORK), ("residual", RESIDUAL)):
+    for file, like in (("network", NETWORK), ("residual", RESIDUAL)):
         made = detect.load_detector(file)
-        how = replace(kind, name=f"{kind.name}, made faces, then photographs", draws=asked["draws"])
-        detectors[f"{kind.name}, made faces"] = scored(made)
+        how = replace(like, name=f"{like.name}, made faces, then photographs", draws=asked["draws"])
+        detectors[f"{like.name}, made faces"] = scored(made)
         detectors[how.name] = scored(learnt(say, scratch, how, clean.pixels, poisons, made))
     for kind in BASELINES:
         plain = train_baseline(
