@@ -444,7 +444,7 @@ def draw_detection(curves: Mapping[str, Points], at: Mapping[str, tuple[float, f
     roc.set_xticks([LEAST, *shares[:3], 1.0], ["0.01 %", "0.1 %", "1 %", "10 %", "all"])
     for axis in (det.xaxis, det.yaxis):
         axis.set_ticks([deviate(share) for share in shares], ["0.1 %", "1 %", "10 %", "50 %"])
-    det.set_xlim(deviate(4e-4), deviate(0.7))
+    det.set_xlim(deviate(2e-4), deviate(0.7))
     det.set_ylim(deviate(4e-4), deviate(0.9))
     det.set_xlabel("clean pictures flagged")
     det.set_ylabel("poisoned pictures missed")
