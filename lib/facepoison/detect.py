@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 import fingerprint
@@ -295,13 +295,6 @@ def area(clean: Tensor, poisoned: Tensor) -> float:
     """Area under the ROC curve: how often a poisoned picture scores higher than a clean one, 0 to 1."""
     label = torch.cat([torch.zeros(len(clean)), torch.ones(len(poisoned))])
     return float(roc_auc_score(label.numpy(), torch.cat([clean, poisoned]).numpy()))
-
-
-def curve(clean: Tensor, poisoned: Tensor) -> list[tuple[float, float]]:
-    """The ROC curve: (false alarms, found), both shares, from (0, 0) to (1, 1), at its corners."""
-    label = torch.cat([torch.zeros(len(clean)), torch.ones(len(poisoned))])
-    wrong, right, _ = roc_curve(label.numpy(), torch.cat([clean, poisoned]).numpy())
-    return list(zip(wrong.tolist(), right.tolist(), strict=True))
 
 
 def precision(found: float, false_alarms: float, base: float) -> float:
