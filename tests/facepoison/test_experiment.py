@@ -153,6 +153,10 @@ def test_what_comes_with_the_book_is_taken_for_all_but_the_live_users(monkeypatc
     assert not bool((posts.pixels[live][:, :, 5, 5] == 7).any())
     assert bool((posts.pixels[~live][:, :, 5, 5] == 7).all())
     assert 29 < posts.seconds < 31
+    here = experiment.made_here(data, posts)
+    assert (here.users, here.n_shipped) == (data.users[:1], 0)
+    assert torch.equal(here.pixels, posts.pixels[live])
+    assert here.seconds_each == pytest.approx(posts.seconds_each)
     assert experiment.shipped_gap(setting, data, {"keep": posts}, networks) == float("inf")
 
 
