@@ -108,7 +108,7 @@ def study(
     """Compute one of the studies that chapters only show, into data/results; an interrupted one resumes."""
     import torch
 
-    from facepoison.studies import adapting, common, detecting, training, waiting
+    from facepoison.studies import adapting, common, detecting, photographs, training, waiting
 
     torch.set_num_threads(threads)
 
@@ -118,7 +118,7 @@ def study(
     on_faces = {
         "real": waiting.real,
         "adaptive_real": adapting.adaptive_real,
-        "detecting_real": detecting.detecting_real,
+        "detecting_real": photographs.detecting_real,
     }
     if name in on_faces:
         if faces is None or not source:
@@ -137,6 +137,8 @@ def study(
         "unknown": partial(adapting.unknown, scratch=scratch),
         "detectors": partial(detecting.detectors, scratch=scratch),
         "detecting": partial(detecting.detecting, scratch=scratch),
+        "detecting_crossed_handled": partial(detecting.detecting_crossed_handled, scratch=scratch),
+        "detecting_strangers": detecting.detecting_strangers,
         "sifting": partial(detecting.sifting, scratch=scratch),
         "evading": partial(detecting.evading, scratch=scratch),
     }

@@ -280,14 +280,15 @@ def threshold(clean: Tensor, allowed: float) -> float:
 
     Args:
         clean: Scores of clean pictures that are counted nowhere else, (N,).
-        allowed: The share, 0 to 1.
+        allowed: The share, 0 to 1. 0 gives the highest score of all, the strictest threshold that these pictures can
+            set: of others, 1 in N + 1 is expected to lie above it.
 
     Raises:
         InputError: there are fewer clean pictures than the share needs: it would be set by none of them.
     """
     n = len(clean)
-    if not 0 < allowed < 1 or n * allowed < 1:
-        raise InputError(f"threshold: {allowed:g} of {n} clean pictures is less than one; give more pictures")
+    if not 0 <= allowed < 1 or not n or 0 < n * allowed < 1:
+        raise InputError(f"threshold: {allowed:g} of {n} clean pictures is less than one; give more pictures, or 0")
     return float(clean.kthvalue(n - int(n * allowed)).values)
 
 

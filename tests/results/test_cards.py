@@ -21,9 +21,13 @@ TABLES = {
     "detecting": "detecting",
     "detecting_accounts": "detecting",
     "detecting_crossed": "detecting",
+    "detecting_crossed_handled": "detecting_crossed_handled",
     "detecting_honest": "detecting",
     "detecting_real": "detecting_real",
+    "detecting_real_accounts": "detecting_real",
+    "detecting_real_roc": "detecting_real",
     "detecting_roc": "detecting",
+    "detecting_strangers": "detecting_strangers",
     "end_to_end_later": "waiting",
     "evading": "evading",
     "more_surrogates": "waiting",
@@ -31,6 +35,7 @@ TABLES = {
     "real_recognisers": "real",
     "real_waiting": "real",
     "sifting": "sifting",
+    "sifting_real": "detecting_real",
     "unknown": "unknown",
 }
 

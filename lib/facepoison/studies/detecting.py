@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,24 @@ from facepoison import calibration, detect, experiment, shipped, store, wait
 from facepoison.adapt import poison_people
 from facepoison.baselines import Kind, baseline_scores, train_baseline
 from facepoison.detect import NETWORK, PLAIN, RESIDUAL, Detector, Recipe, train_detector
+from facepoison.device import batches
 from facepoison.experiment import Poisoned
+from facepoison.extractors import Extractor
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.handling import HANDLINGS, handle
-from facepoison.pictures.splits import first_users
 from facepoison.poisons.lowkey import LowKey, lowkey
 from facepoison.poisons.similarity import change
 from facepoison.protection import difference, share
-from facepoison.protocol import Data, Setting, load_data, made_people, read_protocol
+from facepoison.protocol import Data, load_data, load_extractors, made_people, read_protocol
 from facepoison.sift import sift
-from facepoison.studies.common import RealPeople, Say, crowd_setting, registered, write
+from facepoison.studies.common import Say, crowd_setting, registered, users_posts, write
 
 BASELINES: tuple[Kind, ...] = ("linear baseline", "boosted trees")
 SHIPPED = {NETWORK.name: "network", RESIDUAL.name: "residual"}
 """Networks that come with the book, and their files."""
+AT_A_TIME = 2000  # pictures that are handled at a time
 TAKEN_TIMES = 3  # how often a baseline sees each picture, handled anew
 Score = Callable[[Tensor], Tensor]
 Row = dict[str, Any]
@@ -181,6 +183,13 @@ class Asked:
     posted: dict[str, dict[str, Tensor]]
 
 
+def only_of(answer: Asked, attacks: Iterable[str]) -> Asked:
+    """What a detector said, of some attacks only."""
+    wanted = tuple(attacks)
+    posted = {handling: {attack: some[attack] for attack in wanted} for handling, some in answer.posted.items()}
+    return replace(answer, posted=posted)
+
+
 def ask(
     say: Say,
     detectors: Mapping[str, Score],
@@ -200,7 +209,8 @@ def ask(
         few: By detector the handlings that it is asked about, if not all.
     """
     answers = {name: Asked({}, {}, {}) for name in detectors}
-    for handling in HANDLINGS:
+    wanted = {handling for name in detectors for handling in few.get(name, tuple(HANDLINGS))}
+    for handling in (each for each in HANDLINGS if each in wanted):
         sets = {"thresholds": handle(thresholds.pixels, handling), "honest": handle(honest.pixels, handling)}
         posts = {attack: handle(each.poisoned, handling) for attack, each in posted.items()}
         for name, score in detectors.items():
@@ -286,9 +296,18 @@ def detecting(say: Say, scratch: Path) -> None:
     write("detecting_crossed", rows, asked, began, command)
     write("detecting_honest", list(_honest(answers, whole, people, honest, asked)), asked, began, command)
     answer = answers[NETWORK.name]
-    accounts = list(_accounts(answer, people, thresholds, honest, asked))
+    mine = {attack: people[attack] for attack in asked["attacks"]}
+    answer = only_of(answer, mine)
+    # at the larger share of false alarms: accounts are too few for less
+    how = (asked["account"], max(allowed))
+    accounts = list(accounts_of(answer, mine, thresholds.identities, honest.identities, *how))
     write("detecting_accounts", accounts, asked, began, command)
-    write("detecting_roc", list(_roc(answers, people, honest, asked)), asked, began, command)
+    curves = [
+        row
+        for name in (NETWORK.name, RESIDUAL.name)
+        for row in curves_of(name, only_of(answers[name], mine), mine, honest.identities, both)
+    ]
+    write("detecting_roc", curves, asked, began, command)
     parts = [answer.thresholds["as taken"], *(answer.posted["as taken"][attack] for attack in asked["attacks"])]
     poisoned = torch.cat([torch.full((len(part),), number > 0) for number, part in enumerate(parts)])
     who = torch.cat([thresholds.identities, *(10**6 + people[attack] for attack in asked["attacks"])])
@@ -302,6 +321,58 @@ def detecting(say: Say, scratch: Path) -> None:
         detector=fingerprint.of_file(path),
     )
     calibration.write(fitted, detect.DETECTORS / "calibration.json")
+
+
+def detecting_crossed_handled(say: Say, scratch: Path) -> None:
+    """Detectors that know fewer attacks, after more of what befalls pictures: ``detecting_crossed_handled.json``.
+
+    They are trained as those of ``detecting``, on poison made once more; asked about are the poisons that come with
+    the book.
+    """
+    asked, began = read_protocol()["detecting_crossed_handled"], shipped.begin()
+    setting, whole = registered(), read_protocol()["detecting"]
+    data, extractors = load_data(setting), load_extractors(setting)
+    posted = {}
+    for attack in whole["attacks"]:
+        posts = users_posts(say, setting, attack, data, extractors)
+        clean = data.pictures.pixels[posts.index]
+        posted[attack] = Posted(data.pictures.identities[posts.index], clean, posts.pixels)
+    networks = {NETWORK.name: detect.load_detector(SHIPPED[NETWORK.name])}
+    every = set(whole["attacks"])
+    some = {name: lesson for name, lesson in lessons(whole).items() if set(lesson.attacks) != every}
+    networks |= {name: taught(say, scratch, lesson) for name, lesson in some.items()}
+    by_name = {name: scored(network) for name, network in networks.items()}
+    thresholds, honest = people_of("thresholds"), people_of("honest")
+    answers = ask(say, by_name, thresholds, honest, posted, dict.fromkeys(by_name, tuple(asked["handlings"])))
+    people = {attack: each.people for attack, each in posted.items()}
+    how = (people, honest.identities, whole["allowed"])
+    rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
+    write("detecting_crossed_handled", rows, asked, began)
+
+
+def detecting_strangers(say: Say) -> None:
+    """False alarms of the networks that come with the book, on very many people: ``detecting_strangers.json``.
+
+    At the thresholds of ``detecting``.
+    """
+    asked, began = read_protocol()["detecting_strangers"], shipped.begin()
+    clean = made_people(registered(), "strangers", *asked["people"])
+    limits = {
+        (row["detector"], row["handling"], row["allowed"]): row["threshold"]
+        for row in shipped.read_table("detecting").rows
+        if row["detector"] in SHIPPED
+    }
+    score = {name: scored(detect.load_detector(file)) for name, file in SHIPPED.items()}
+    rows = []
+    for handling in HANDLINGS:
+        parts = [handle(clean.pixels[some], handling) for some in batches(len(clean), AT_A_TIME)]
+        found = {name: own(torch.cat(parts)) for name, own in score.items()}
+        for (name, after, allowed), limit in limits.items():
+            if after == handling:
+                row = {"detector": name, "handling": handling, "allowed": allowed, "threshold": limit}
+                rows.append(row | {"false_alarms": share(found[name] > limit, clean.identities)})
+        say(f"{handling}: asked")
+    write("detecting_strangers", rows, asked, began)
 
 
 def _honest(
@@ -329,40 +400,52 @@ def _honest(
                         yield row | {"posted": attack, "flagged": flagged}
 
 
-def _accounts(
-    answer: Asked, people: Mapping[str, Tensor], thresholds: Pictures, honest: Pictures, asked: Mapping[str, Any]
+def accounts_of(
+    answer: Asked, people: Mapping[str, Tensor], thresholds: Tensor, honest: Tensor, size: int, allowed: float
 ) -> Iterator[Row]:
-    """One picture against all of an account, at the larger share of false alarms: accounts are too few for less."""
-    allowed, size = max(asked["allowed"]), asked["account"]
+    """One picture of an account against ``size`` of them, by handling and attack.
+
+    Args:
+        answer: What a detector said.
+        people: By attack, who is on the posted pictures.
+        thresholds: Who is on the pictures that thresholds are set on.
+        honest: Who is on those that false alarms are counted on.
+        size: Pictures that an account is judged by.
+        allowed: Share of false alarms to allow.
+    """
     for handling in answer.honest:
         for pictures in (1, size):
-            limit = detect.threshold(
-                detect.by_account(answer.thresholds[handling], thresholds.identities, pictures)[0], allowed
-            )
-            wrong, whose = detect.by_account(answer.honest[handling], honest.identities, pictures)
+            limit = detect.threshold(detect.by_account(answer.thresholds[handling], thresholds, pictures)[0], allowed)
+            wrong, whose = detect.by_account(answer.honest[handling], honest, pictures)
             false_alarms = share(wrong > limit, whose)
-            for attack in asked["attacks"]:
-                found, users = detect.by_account(answer.posted[handling][attack], people[attack], pictures)
+            for attack, posted in answer.posted[handling].items():
+                found, users = detect.by_account(posted, people[attack], pictures)
                 row = {"attack": attack, "handling": handling, "pictures": pictures, "allowed": allowed}
                 yield row | {"found": share(found > limit, users), "false_alarms": false_alarms}
 
 
-def _roc(
-    answers: Mapping[str, Asked], people: Mapping[str, Tensor], honest: Pictures, asked: Mapping[str, Any]
+def curves_of(
+    name: str, answer: Asked, people: Mapping[str, Tensor], honest: Tensor, handlings: Iterable[str]
 ) -> Iterator[Row]:
-    """Points of ROC curves, from few false alarms to many, of thresholds that are the same for all attacks."""
-    for name in (NETWORK.name, RESIDUAL.name):
-        for handling in ("as taken", asked["handled"]):
-            clean = answers[name].honest[handling]
-            shares = torch.logspace(-3.5, 0, 22, dtype=torch.float64).tolist()
-            for wanted in shares:
-                n = len(clean)
-                limit = float(clean.sort().values[max(0, n - 1 - round(wanted * n))]) if wanted < 1 else -torch.inf
-                row: dict[str, Any] = {"detector": name, "handling": handling, "threshold": max(limit, -1e9)}
-                row["false_alarms"] = share(clean > limit, honest.identities)
-                for attack in asked["attacks"]:
-                    row[attack] = share(answers[name].posted[handling][attack] > limit, people[attack])
-                yield row
+    """Points of one detector's ROC curves, from few false alarms to many, of thresholds that all attacks share.
+
+    Args:
+        name: The detector's.
+        answer: What it said.
+        people: By attack, who is on the posted pictures.
+        honest: Who is on the pictures that false alarms are counted on.
+        handlings: After which there is to be a curve.
+    """
+    for handling in handlings:
+        clean = answer.honest[handling]
+        for wanted in torch.logspace(-3.5, 0, 22, dtype=torch.float64).tolist():
+            n = len(clean)
+            limit = float(clean.sort().values[max(0, n - 1 - round(wanted * n))]) if wanted < 1 else -torch.inf
+            row: Row = {"detector": name, "handling": handling, "threshold": max(limit, -1e9)}
+            row["false_alarms"] = share(clean > limit, honest)
+            for attack, posted in answer.posted[handling].items():
+                row[attack] = share(posted > limit, people[attack])
+            yield row
 
 
 def _at_gallery(data: Data, posted: Posted) -> Poisoned:
@@ -374,34 +457,65 @@ def _at_gallery(data: Data, posted: Posted) -> Poisoned:
     return Poisoned(theirs[places], posted.poisoned[places], users, 0.0)
 
 
+@dataclass(frozen=True)
+class Sifting:
+    """What a trainer does with a detector's alarms, and how lenient it may be.
+
+    Attributes:
+        accurate: The trainer's extractor.
+        robust: The one for what is set aside.
+        allowed: Shares of false alarms to allow, in turn.
+        leaked: Clean pictures of each user that the trainer has besides.
+    """
+
+    accurate: Extractor
+    robust: Extractor
+    allowed: Sequence[float]
+    leaked: int
+
+
+def sifted(
+    say: Say, data: Data, posted: Mapping[str, Posted], score: Score, thresholds: Tensor, how: Sifting
+) -> Iterator[Row]:
+    """Protection with a detector in front of the recogniser: dropped or set aside, with and without a leak.
+
+    Args:
+        say: Told of every attack done.
+        data: Pictures, gallery and probes.
+        posted: By attack, what users post, all of their pictures.
+        score: The detector.
+        thresholds: What it says of the clean pictures that thresholds are set on.
+        how: What the trainer does.
+    """
+    clean = score(data.pictures.pixels)
+    for attack, each in posted.items():
+        posts = _at_gallery(data, each)
+        some = replace(data, users=posts.users)
+        met = {"nothing leaked": posts, "one leaked": wait.leaked(some, posts, how.leaked, registered().seed)}
+        plain = experiment.play(some, posts, how.accurate)
+        for policy, outcome in (("nothing", plain), ("robust for all", experiment.play(some, posts, how.robust))):
+            row = {"attack": attack, "policy": policy, "leak": "nothing leaked", "allowed": 0.0}  # no detector
+            yield row | {"protection": outcome.rate, "paid": difference(outcome.clean, plain.clean)}
+        for leak, published in met.items():
+            for allowed in how.allowed:
+                limit = detect.threshold(thresholds, allowed)
+                flags = clean > limit, score(published.pixels) > limit
+                for policy, network in (("drop", None), ("set aside", how.robust)):
+                    outcome = sift(some, published, *flags, how.accurate, network)
+                    row = {"attack": attack, "policy": policy, "leak": leak, "allowed": allowed}
+                    yield row | {"protection": outcome.rate, "paid": difference(outcome.clean, plain.clean)}
+        say(f"{attack}: sifted")
+
+
 def sifting(say: Say, scratch: Path) -> None:
     """A detector in front of the recogniser, over thresholds: ``sifting.json``."""
     asked, began = read_protocol()["sifting"], shipped.begin()
     data = load_data(crowd_setting())
     posted = users_poisons(say, scratch)
     score = scored(detect.load_detector("network"))
-    accurate, robust = load_extractor(asked["trainer"]), load_extractor(asked["robust"])
+    how = Sifting(load_extractor(asked["trainer"]), load_extractor(asked["robust"]), asked["allowed"], asked["leaked"])
     limits = score(people_of("thresholds").pixels)
-    clean = score(data.pictures.pixels)
-    rows: list[dict[str, Any]] = []
-    for attack in asked["attacks"]:
-        posts = _at_gallery(data, posted[attack])
-        some = replace(data, users=posts.users)
-        seeds = registered().seed
-        met = {"nothing leaked": posts, "one leaked": wait.leaked(some, posts, asked["leaked"], seeds)}
-        plain = experiment.play(some, posts, accurate)
-        for policy, outcome in (("nothing", plain), ("robust for all", experiment.play(some, posts, robust))):
-            row = {"attack": attack, "policy": policy, "leak": "nothing leaked", "allowed": 0.0}
-            rows.append(row | {"protection": outcome.rate, "paid": difference(outcome.clean, plain.clean)})
-        for leak, published in met.items():
-            for allowed in asked["allowed"]:
-                limit = detect.threshold(limits, allowed)
-                flags = clean > limit, score(published.pixels) > limit
-                for policy, network in (("drop", None), ("set aside", robust)):
-                    outcome = sift(some, published, *flags, accurate, network)
-                    row = {"attack": attack, "policy": policy, "leak": leak, "allowed": allowed}
-                    rows.append(row | {"protection": outcome.rate, "paid": difference(outcome.clean, plain.clean)})
-        say(f"{attack}: sifted")
+    rows = list(sifted(say, data, {attack: posted[attack] for attack in asked["attacks"]}, score, limits, how))
     write("sifting", rows, asked, began)
 
 
@@ -458,61 +572,3 @@ def evading(say: Say, scratch: Path) -> None:
                 found["false_alarms"] = share(score(honest.pixels) > limit, honest.identities)
                 rows.append(row | found)
     write("evading", rows, asked, began)
-
-
-def detecting_real(say: Say, found: RealPeople) -> None:
-    """Photographs: detectors taught on some people's, asked about others': ``detecting_real.json``, numbers only.
-
-    Thresholds are set on public people's clean pictures. Beside them stand the networks that learnt from made faces.
-    """
-    began, asked = shipped.begin(), read_protocol()["detecting_real"]
-    setting, data, networks = found.setting, found.data, found.extractors
-    identities, everybody = data.pictures.identities, first_users(data.pictures, len(data.pictures.names), setting.seed)
-    others = everybody[-asked["taught"] :]
-    trainer = replace(setting, surrogates=tuple(asked["surrogates"]))
-
-    def first(people: tuple[int, ...], count: int) -> Tensor:
-        return torch.cat([(identities == who).nonzero().flatten()[:count] for who in people])
-
-    def post(how: Setting, people: tuple[int, ...], count: int, attack: str, role: str) -> Tensor:
-        parts = []
-        for who in people:
-            own = data.pictures.pixels[first((who,), count)]
-            made = experiment.poison(how, experiment.PRESETS[attack], own, networks, data.public)
-            parts.append(made.arrays["pixels"])
-            say(f"{attack}, {role}: {len(parts)} of {len(people)} people")
-        return torch.cat(parts)
-
-    users = everybody[: -asked["taught"]]
-    poisons = {attack: post(trainer, others, asked["poisoned"], attack, "taught") for attack in asked["attacks"]}
-    clean = data.pictures.take(torch.isin(identities, torch.tensor(others)))
-    places = first(users, asked["asked"])
-    posted = {
-        attack: Posted(
-            identities[places], data.pictures.pixels[places], post(setting, users, asked["asked"], attack, "asked")
-        )
-        for attack in asked["attacks"]
-    }
-    recipe = replace(NETWORK, name=f"{NETWORK.name}, photographs", draws=asked["draws"])
-    scratch = fingerprint.LIB.parent / "_build" / "training"
-    own = learnt(say, scratch, recipe, clean.pixels, poisons)
-    detectors: dict[str, Score] = {recipe.name: scored(own)}
-    for file, like in (("network", NETWORK), ("residual", RESIDUAL)):
-        made = detect.load_detector(file)
-        how = replace(like, name=f"{like.name}, made faces, then photographs", draws=asked["draws"])
-        detectors[f"{like.name}, made faces"] = scored(made)
-        detectors[how.name] = scored(learnt(say, scratch, how, clean.pixels, poisons, made))
-    for kind in BASELINES:
-        plain = train_baseline(
-            kind, clean.pixels, poisons, handled=NETWORK.handled, times=TAKEN_TIMES * 3, seed=setting.seed
-        )
-        detectors[kind] = lambda pixels, plain=plain: baseline_scores(plain, pixels)  # type: ignore[misc]
-    honest = data.pictures.take(torch.isin(identities, torch.tensor(users)))
-    some = ("as taken", "JPEG 75", "resized", "resized, JPEG 85")
-    answers = ask(say, detectors, data.public, honest, posted, dict.fromkeys(detectors, some))
-    people = {attack: each.people for attack, each in posted.items()}
-    allowed = [max(read_protocol()["detecting"]["allowed"])]
-    rows = [row for name in detectors for row in rows_of(name, answers[name], people, honest.identities, allowed)]
-    command = "python -m facepoison study detecting_real --faces FOLDER"
-    inputs = found.said | {"faces": found.said["pictures"], "taught_people": len(others), "asked_people": len(users)}
-    write("detecting_real", rows, inputs | asked, began, command)
