@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 import fingerprint
-from facepoison.device import batches, generator, pick_device
+from facepoison.device import batches, generator, has_bfloat16, pick_device
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
 from facepoison.pictures.handling import handle_at_random
@@ -49,7 +49,8 @@ class Recipe:
         rate: Highest learning rate of AdamW, reached after a share ``warm_up`` of the steps; a cosine to zero follows.
         warm_up: That share.
         weight_decay: Of all weights.
-        bfloat16: Whether the network computes in bfloat16 while it learns; weights, loss and updates stay float32.
+        bfloat16: Whether the network computes in bfloat16 while it learns, where the device has it; weights, loss and
+            updates stay float32.
     """
 
     name: str
@@ -195,7 +196,7 @@ def train_detector(
         warm = min(1.0, (step + 1) / max(1.0, recipe.warm_up * steps))
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate * warm * (1 + math.cos(math.pi * step / steps)) / 2
-        with torch.autocast(where.type, torch.bfloat16, enabled=recipe.bfloat16):
+        with torch.autocast(where.type, torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16(where.type)):
             logits = model(pictures)
         loss = F.binary_cross_entropy_with_logits(logits.float(), target)
         optimiser.zero_grad()

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facepoison.device import batches, generator
+from facepoison.device import batches, generator, has_bfloat16
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.pictures import to_float
@@ -50,7 +50,8 @@ class EndToEnd:
         weight_decay: Of both.
         mirror: Whether pictures are mirrored, each with a chance of one half.
         warm_up: Share of the steps over which the rates grow, before they follow a cosine to zero.
-        bfloat16: Whether the network computes in bfloat16; weights, loss and updates stay float32.
+        bfloat16: Whether the network computes in bfloat16, where the device has it; weights, loss and updates stay
+            float32.
     """
 
     name: str = "end to end"
@@ -195,7 +196,7 @@ def fine_tune(
         warm = min(1.0, (step + 1) / max(1.0, preset.warm_up * preset.steps))
         for group, top in zip(optimiser.param_groups, highest, strict=True):
             group["lr"] = top * warm * (1 + math.cos(math.pi * step / preset.steps)) / 2
-        with torch.autocast(device.type, torch.bfloat16, enabled=preset.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=preset.bfloat16 and has_bfloat16(device.type)):
             logits = model(pictures)
         loss = F.cross_entropy(logits.float(), dense[places[some]].to(device))
         optimiser.zero_grad()

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import fingerprint
-from facepoison.device import batches, device_kind, generator, pick_device, versions
+from facepoison.device import batches, device_kind, generator, has_bfloat16, pick_device, versions
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing, embed
 from facepoison.extractors.architectures import ARCHITECTURES, DIMENSIONS
@@ -90,7 +90,7 @@ class Recipe:
             only begins as given.
         rate: Highest learning rate of AdamW, reached after ``warm_up`` steps and followed by a cosine to zero.
         calm: Share of the steps, at the end, over which augmentation fades to a third.
-        bfloat16: Whether the network computes in bfloat16 (its weights stay float32).
+        bfloat16: Whether the network computes in bfloat16, where the device has it (its weights stay float32).
         seed: Seed of weights, order and augmentation, and of the pictures.
         population: Where its identities come from, if not from a population of its own.
         together: How many pictures of a person come together into a batch, a divisor of ``per_person`` and ``batch``;
@@ -553,7 +553,7 @@ def fit(
         rng = generator(recipe.seed, recipe.name, "augmentation", step)
         pictures = augment(to_float(flat[some].to(device)), recipe.augmentation, rng, amount)
         inputs = ((pictures - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16(device.type)):
             embeddings = network(inputs)
         loss, right = judge(recipe, head, embeddings.float(), labels, margin)
         for group in optimiser.param_groups:

@@ -44,18 +44,24 @@ def people_of(population: str) -> Pictures:
     return made_people(registered(), population, *read_protocol()["detecting"][population])
 
 
-def taught_poisons(say: Say, scratch: Path) -> dict[str, Tensor]:
+def taught_poisons(say: Say, scratch: Path, chosen: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
     """By attack the poison that detectors learn from, uint8 (people, pictures of each, 3, H, W).
 
     Made on the trainer's surrogates, of the first of the people taught; resumes from files under ``scratch``.
+
+    Args:
+        say: Told how it goes.
+        scratch: Where the files are.
+        chosen: Section of the protocol whose ``poisoned`` says by which attacks, of how many people and pictures; by
+            default ``detecting``.
     """
     asked, setting = read_protocol()["detecting"], registered()
     people, count = asked["taught"]
     clean = people_of("taught").pixels.view(people, count, 3, setting.size, setting.size)
     public = load_data(setting).public
     made = {}
-    for attack in asked["attacks"]:
-        preset, (n, each) = experiment.PRESETS[attack], asked["poisoned"][attack]
+    for attack, (n, each) in (chosen or asked)["poisoned"].items():
+        preset = experiment.PRESETS[attack]
         surrogates = [load_extractor(name) for name in asked["surrogates"][: preset.extractors]]
         folder = scratch / "detecting"
         made[attack] = poison_people(clean[:n, :each], preset, surrogates, folder, setting.seed, say, public=public)
@@ -324,10 +330,9 @@ def detecting(say: Say, scratch: Path) -> None:
 
 
 def detecting_crossed_handled(say: Say, scratch: Path) -> None:
-    """Detectors that know fewer attacks, after more of what befalls pictures: ``detecting_crossed_handled.json``.
+    """What networks on residuals find that know one attack or two, by handling: ``detecting_crossed_handled.json``.
 
-    They are trained as those of ``detecting``, on poison made once more; asked about are the poisons that come with
-    the book.
+    Asked about are the poisons that come with the book.
     """
     asked, began = read_protocol()["detecting_crossed_handled"], shipped.begin()
     setting, whole = registered(), read_protocol()["detecting"]
@@ -337,11 +342,12 @@ def detecting_crossed_handled(say: Say, scratch: Path) -> None:
         posts = users_posts(say, setting, attack, data, extractors)
         clean = data.pictures.pixels[posts.index]
         posted[attack] = Posted(data.pictures.identities[posts.index], clean, posts.pixels)
-    networks = {NETWORK.name: detect.load_detector(SHIPPED[NETWORK.name])}
-    every = set(whole["attacks"])
-    some = {name: lesson for name, lesson in lessons(whole).items() if set(lesson.attacks) != every}
-    networks |= {name: taught(say, scratch, lesson) for name, lesson in some.items()}
-    by_name = {name: scored(network) for name, network in networks.items()}
+    poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(say, scratch, asked).items()}
+    told = {f"{experiment.called(attack)} alone": {attack: pixels} for attack, pixels in poisons.items()}
+    by_name: dict[str, Score] = {}
+    for name, chosen in (told | {"both": poisons}).items():
+        recipe = replace(RESIDUAL, name=name, draws=asked["draws"])
+        by_name[name] = scored(learnt(say, scratch, recipe, people_of("taught").pixels, chosen))
     thresholds, honest = people_of("thresholds"), people_of("honest")
     answers = ask(say, by_name, thresholds, honest, posted, dict.fromkeys(by_name, tuple(asked["handlings"])))
     people = {attack: each.people for attack, each in posted.items()}
