@@ -268,7 +268,11 @@ class TestThreshold:
         clean = torch.randn(1000, generator=generator(1))
         assert [int((clean > threshold(clean, share)).sum()) for share in (0.001, 0.01, 0.5)] == [1, 10, 500]
 
-    @pytest.mark.parametrize(("n", "allowed"), [(99, 0.01), (1, 0.5), (100, 0.0), (100, 1.0), (0, 0.5), (10, -0.2)])
+    def test_none_allowed_is_the_highest_of_all(self):
+        clean = torch.randn(7, generator=generator(3))
+        assert threshold(clean, 0.0) == clean.max()
+
+    @pytest.mark.parametrize(("n", "allowed"), [(99, 0.01), (1, 0.5), (0, 0.0), (100, 1.0), (0, 0.5), (10, -0.2)])
     def test_it_needs_a_picture_to_be_set_by(self, n, allowed):
         with pytest.raises(InputError, match=f"of {n} clean pictures is less than one"):
             threshold(torch.zeros(n), allowed)

@@ -32,3 +32,9 @@ def test_nothing_strays_from_the_device_of_its_input():
     script = Path(__file__).with_name("pretend_gpu.py")
     said = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert said.stdout.split() == ["cuda"] * 3, said.stderr
+
+
+@pytest.mark.parametrize(("has", "answer"), [({}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)])
+def test_bfloat16_is_had_by_cpus_with_instructions_for_it(has, answer, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert device.has_bfloat16.__wrapped__("cpu") is answer
