@@ -185,6 +185,11 @@ def read(path: Path) -> Calibration:
         ) from error
 
 
+def beside(weights: Path) -> Path:
+    """Where the calibration lies that comes with a file of weights."""
+    return weights.with_name(f"{weights.stem}-{FILE}")
+
+
 def in_use(detector: Detector, weights: Path) -> tuple[Calibration, list[str]]:
     """The calibration for a detector, and lines that say which it is.
 
@@ -201,10 +206,10 @@ def in_use(detector: Detector, weights: Path) -> tuple[Calibration, list[str]]:
             numbers = f"{found.people} people, {found.pictures} pictures of a folder of your own"
             return found, [f"calibrated on {numbers}, clean and poisoned, on {found.date}"]
         said.append(f"{own}: belongs to other weights, so that the book's calibration is used instead")
-    beside = weights.with_name(FILE)
-    found = read(beside)
+    other = beside(weights)
+    found = read(other)
     if found.detector != detector.sha256:
-        raise InputError(f"{beside}: belongs to other weights than {weights}: calibrate with detect --calibrate FOLDER")
+        raise InputError(f"{other}: belongs to other weights than {weights}: calibrate with detect --calibrate FOLDER")
     said.append("not calibrated on photographs: run detect --calibrate FOLDER on your own")
     said.append(f"(what is used instead was made on {found.people} people, {found.pictures} pictures: {found.made_on})")
     return found, said

@@ -136,6 +136,7 @@ def study(
         "adaptive_end_to_end": partial(adapting.adaptive_end_to_end, scratch=scratch),
         "unknown": partial(adapting.unknown, scratch=scratch),
         "detectors": partial(detecting.detectors, scratch=scratch),
+        "calibrations": detecting.calibrations,
         "detecting": partial(detecting.detecting, scratch=scratch),
         "detecting_crossed_handled": partial(detecting.detecting_crossed_handled, scratch=scratch),
         "detecting_strangers": detecting.detecting_strangers,
@@ -215,7 +216,7 @@ def detect_poison(
     from facepoison import calibration, detect
     from facepoison.extractors.catalog import cache_folder
 
-    path = weights or detect.DETECTORS / "network.safetensors"
+    path = weights or detect.DETECTORS / f"{detect.DEFAULT}.safetensors"
     detector = calibration.load(path)
     if calibrate is not None:
         kept = cache_folder() / calibration.FILE

@@ -30,6 +30,7 @@ from facepoison.poisons.similarity import squared_change
 from facepoison.store import describe, written_whole
 
 DETECTORS = fingerprint.LIB.parent / "data" / "detectors"
+DEFAULT = "residual"  # which of these ``python -m facepoison detect`` asks: on photographs it finds more
 ASKED = 64  # pictures that are asked about at a time
 WIDTHS = (32, 64, 96)
 RESIDUAL_GAIN = 4.0  # brings what is left after smoothing to about the spread of a picture

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import fingerprint
 from facepoison import calibration, detect
-from facepoison.calibration import Calibration, area, fit, in_use, left_out, read, read_picture, write
+from facepoison.calibration import Calibration, area, beside, fit, in_use, left_out, read, read_picture, write
 from facepoison.cli import app
 from facepoison.errors import InputError
 from facepoison.extractors.cards import write_weights
@@ -246,13 +246,19 @@ def shipped(tmp_path, monkeypatch):
     torch.manual_seed(0)
     network = detect.Detector().eval()
     network.layers[-1].weight.data *= 20  # scores of tiny pictures differ by a few units
-    write_weights(folder / "network.safetensors", network, {"recipe": asdict(detect.Recipe("tiny"))}, half=True)
+    weights = folder / f"{detect.DEFAULT}.safetensors"
+    write_weights(weights, network, {"recipe": asdict(detect.Recipe("tiny"))}, half=True)
     monkeypatch.setattr(detect, "DETECTORS", folder)
     monkeypatch.setenv("FACEPOISON_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path / "store"))
-    sha256 = fingerprint.of_file(folder / "network.safetensors")
-    write(fitted(*scored(20, 2), detector=sha256), folder / "calibration.json")
+    sha256 = fingerprint.of_file(weights)
+    write(fitted(*scored(20, 2), detector=sha256), beside(weights))
     return folder
+
+
+def of_book(shipped):
+    """Where the calibration lies that comes with the detector."""
+    return beside(shipped / f"{detect.DEFAULT}.safetensors")
 
 
 @pytest.fixture
@@ -275,8 +281,8 @@ class TestDetect:
         assert lines[0] == UNCALIBRATED
         assert "made on 20 people, 160 pictures: numbers" in lines[1]
         assert "even odds" in lines[2]
-        detector = detect.load_detector("network", shipped)
-        said = read(shipped / "calibration.json")
+        detector = detect.load_detector(detect.DEFAULT, shipped)
+        said = read(of_book(shipped))
         wanted = []
         for face in faces:
             logits = detect.scores(detector, read_picture(face)[None])
@@ -306,7 +312,7 @@ class TestDetect:
 
     def test_a_calibration_in_the_cache_is_used(self, shipped, faces, tmp_path):
         before = answers(run(*faces))
-        own = replace(read(shipped / "calibration.json"), slope=0.0, intercept=3.0, draws=((0.0, 2.0), (0.0, 4.0)))
+        own = replace(read(of_book(shipped)), slope=0.0, intercept=3.0, draws=((0.0, 2.0), (0.0, 4.0)))
         write(replace(own, made_on="a folder", date="2026-01-31", people=12), tmp_path / "cache" / "calibration.json")
         result = run(*faces)
         assert "calibrated on 12 people, 160 pictures" in result.stdout.splitlines()[0]
@@ -317,7 +323,7 @@ class TestDetect:
 
     def test_a_calibration_of_other_weights_is_not(self, shipped, faces, tmp_path):
         before = answers(run(*faces))
-        other = replace(read(shipped / "calibration.json"), slope=0.0, intercept=3.0, detector="f" * 64)
+        other = replace(read(of_book(shipped)), slope=0.0, intercept=3.0, detector="f" * 64)
         write(other, tmp_path / "cache" / "calibration.json")
         result = run(*faces)
         assert result.exit_code == 0
@@ -326,7 +332,7 @@ class TestDetect:
         assert answers(result) == before
 
     def test_weights_that_nothing_is_calibrated_for(self, shipped, faces):
-        write(replace(read(shipped / "calibration.json"), detector="f" * 64), shipped / "calibration.json")
+        write(replace(read(of_book(shipped)), detector="f" * 64), of_book(shipped))
         result = run(*faces)
         assert (result.exit_code, answers(result)) == (2, {})
         assert "calibration.json: belongs to other weights than" in result.stderr
@@ -343,17 +349,17 @@ class TestDetect:
     def test_weights_may_lie_elsewhere(self, shipped, faces, tmp_path):
         before = answers(run(*faces))
         moved = shipped.rename(tmp_path / "elsewhere")
-        result = run(*faces, "--weights", moved / "network.safetensors")
+        result = run(*faces, "--weights", moved / f"{detect.DEFAULT}.safetensors")
         assert result.exit_code == 0
         assert answers(result) == before
 
-    @pytest.mark.parametrize("name", ["none.safetensors", "network.json", "card.safetensors", "spoilt.safetensors"])
+    @pytest.mark.parametrize("name", ["none.safetensors", "card.json", "card.safetensors", "spoilt.safetensors"])
     def test_weights_that_are_none(self, shipped, faces, name):
-        weights = (shipped / "network.safetensors").read_bytes()
+        weights = (shipped / f"{detect.DEFAULT}.safetensors").read_bytes()
         (shipped / "card.safetensors").write_bytes(weights)
         (shipped / "card.json").write_text("{")
         (shipped / "spoilt.safetensors").write_bytes(weights[:-1])
-        (shipped / "spoilt.json").write_text((shipped / "network.json").read_text())
+        (shipped / "spoilt.json").write_text((shipped / f"{detect.DEFAULT}.json").read_text())
         result = run(*faces, "--weights", shipped / name)
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr.startswith(f"error: {shipped / name.split('.')[0]}.")
@@ -403,7 +409,7 @@ class TestCalibrate:
         assert [one.name for one in path.parent.iterdir()] == ["calibration.json"]
         made = read(path)
         assert (made.people, made.pictures) == (10, 10 * calibration.CLEAN + 10 * len(ATTACKS))
-        assert made.detector == fingerprint.of_file(shipped / "network.safetensors")
+        assert made.detector == fingerprint.of_file(shipped / f"{detect.DEFAULT}.safetensors")
         for text in (path.read_text(), result.stdout):
             assert "Surname" not in text
         assert "holidays" not in path.read_text()
@@ -460,7 +466,7 @@ class TestCalibrate:
 
     def test_a_run_cut_short_leaves_the_calibration_as_it_was(self, shipped, people, tmp_path, monkeypatch):
         path = tmp_path / "cache" / "calibration.json"
-        write(read(shipped / "calibration.json"), path)
+        write(read(of_book(shipped)), path)
         before = path.read_bytes()
 
         def refuse(*_):
@@ -473,9 +479,9 @@ class TestCalibrate:
 
 
 def test_in_use_prefers_the_cache(shipped, tmp_path):
-    detector = detect.load_detector("network", shipped)
-    book, said = in_use(detector, shipped / "network.safetensors")
+    detector = detect.load_detector(detect.DEFAULT, shipped)
+    book, said = in_use(detector, shipped / f"{detect.DEFAULT}.safetensors")
     assert said[0] == UNCALIBRATED
     own = Calibration(1.0, 0.0, ((1.0, 0.0),), 9, 90, "a folder", detector.sha256, "2026-01-31")
     write(own, tmp_path / "cache" / "calibration.json")
-    assert in_use(detector, shipped / "network.safetensors")[0] == own != book
+    assert in_use(detector, shipped / f"{detect.DEFAULT}.safetensors")[0] == own != book

@@ -267,7 +267,7 @@ def detecting(say: Say, scratch: Path) -> None:
 
     ``detecting`` holds what is found, ``detecting_crossed`` the same of detectors that know fewer attacks,
     ``detecting_honest`` whom one threshold for all handlings flags, ``detecting_accounts`` ten pictures against one,
-    ``detecting_roc`` points of curves. A calibration of the first network goes into ``data/detectors``.
+    ``detecting_roc`` points of curves.
     """
     asked, began = read_protocol()["detecting"], shipped.begin()
     poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(say, scratch).items()}
@@ -314,19 +314,40 @@ def detecting(say: Say, scratch: Path) -> None:
         for row in curves_of(name, only_of(answers[name], mine), mine, honest.identities, both)
     ]
     write("detecting_roc", curves, asked, began, command)
-    parts = [answer.thresholds["as taken"], *(answer.posted["as taken"][attack] for attack in asked["attacks"])]
-    poisoned = torch.cat([torch.full((len(part),), number > 0) for number, part in enumerate(parts)])
-    who = torch.cat([thresholds.identities, *(10**6 + people[attack] for attack in asked["attacks"])])
-    path = detect.DETECTORS / "network.safetensors"
-    fitted = calibration.fit(
-        torch.cat(parts),
-        poisoned,
-        who,
-        seed=registered().seed,
-        made_on="made faces, as taken",
-        detector=fingerprint.of_file(path),
-    )
-    calibration.write(fitted, detect.DETECTORS / "calibration.json")
+
+
+def shipped_posts(say: Say) -> dict[str, Posted]:
+    """By attack the poisons that come with the book, beside the pictures as they were taken."""
+    setting = registered()
+    data, extractors = load_data(setting), load_extractors(setting)
+    posted = {}
+    for attack in read_protocol()["detecting"]["attacks"]:
+        posts = users_posts(say, setting, attack, data, extractors)
+        clean = data.pictures.pixels[posts.index]
+        posted[attack] = Posted(data.pictures.identities[posts.index], clean, posts.pixels)
+    return posted
+
+
+def calibrations(say: Say) -> None:
+    """What scores of the networks that come with the book mean, on made faces: into ``data/detectors``.
+
+    From the clean pictures that thresholds are set on and the poisons that come with the book, all as taken.
+    """
+    clean, posted = people_of("thresholds"), shipped_posts(say)
+    for name, file in SHIPPED.items():
+        score = scored(detect.load_detector(file))
+        parts = [score(clean.pixels), *(score(each.poisoned) for each in posted.values())]
+        weights = detect.DETECTORS / f"{file}.safetensors"
+        fitted = calibration.fit(
+            torch.cat(parts),
+            torch.cat([torch.full((len(part),), number > 0) for number, part in enumerate(parts)]),
+            torch.cat([clean.identities, *(len(clean.names) + each.people for each in posted.values())]),
+            seed=registered().seed,
+            made_on="made faces, as taken",
+            detector=fingerprint.of_file(weights),
+        )
+        calibration.write(fitted, calibration.beside(weights))
+        say(f"{name}: calibrated")
 
 
 def detecting_crossed_handled(say: Say, scratch: Path) -> None:
@@ -335,13 +356,7 @@ def detecting_crossed_handled(say: Say, scratch: Path) -> None:
     Asked about are the poisons that come with the book.
     """
     asked, began = read_protocol()["detecting_crossed_handled"], shipped.begin()
-    setting, whole = registered(), read_protocol()["detecting"]
-    data, extractors = load_data(setting), load_extractors(setting)
-    posted = {}
-    for attack in whole["attacks"]:
-        posts = users_posts(say, setting, attack, data, extractors)
-        clean = data.pictures.pixels[posts.index]
-        posted[attack] = Posted(data.pictures.identities[posts.index], clean, posts.pixels)
+    whole, posted = read_protocol()["detecting"], shipped_posts(say)
     poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(say, scratch, asked).items()}
     told = {f"{experiment.called(attack)} alone": {attack: pixels} for attack, pixels in poisons.items()}
     by_name: dict[str, Score] = {}
