@@ -74,14 +74,21 @@ def show_frames(draw: Callable[[str], tuple[Figure, str]], places: Iterable[str]
 
 def live(draw: Callable[[str], tuple[Figure, str]], places: Sequence[str], label: str) -> ipywidgets.VBox:
     """A slider that computes: for each place it is moved to, the figure is drawn anew. Arguments as ``show_frames``."""
-    slider = ipywidgets.SelectionSlider(options=places, description=label, continuous_update=False)
-    frame = ipywidgets.HTML(_drawn(draw, places[0])[0])
+    slider = ipywidgets.SelectionSlider(
+        options=places,
+        description=label,
+        readout=False,  # it cuts what does not fit beside the slider
+        continuous_update=False,
+        layout=ipywidgets.Layout(width="100%"),
+    )
+    said, frame = ipywidgets.HTML(html.escape(places[0])), ipywidgets.HTML(_drawn(draw, places[0])[0])
 
     def turn(change: Mapping[str, str]) -> None:
         frame.value, _ = _drawn(draw, change["new"])
+        said.value = html.escape(change["new"])
 
     slider.observe(turn, names="value")
-    return ipywidgets.VBox([slider, frame])
+    return ipywidgets.VBox([slider, said, frame])
 
 
 def _drawn(draw: Callable[[str], tuple[Figure, str]], place: str) -> tuple[str, str]:

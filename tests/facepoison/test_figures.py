@@ -172,11 +172,13 @@ def test_a_slider_with_a_kernel_draws_anew():
         asked.append(name)
         return rising_line(), f"What there is to see at {name}."
 
-    slider, frame = widgets.live(draw, ["a", "b"], "Place").children
+    slider, said, frame = widgets.live(draw, ["a", "b < c"], "Place").children
     assert 'alt="What there is to see at a."' in frame.value
-    slider.value = "b"
-    assert asked == ["a", "b"]
-    assert 'alt="What there is to see at b."' in frame.value
+    assert said.value == "a"
+    slider.value = "b < c"
+    assert asked == ["a", "b < c"]
+    assert 'alt="What there is to see at b &lt; c."' in frame.value
+    assert said.value == "b &lt; c"  # beside the slider it would be cut
 
 
 @pytest.mark.parametrize(("value", "said"), [(0.031, "+3"), (-0.002, "0"), (0.004, "0"), (-0.1, "-10")])
