@@ -448,7 +448,7 @@ def draw_detection(curves: Mapping[str, Points], at: Mapping[str, tuple[float, f
     det.set_ylim(deviate(4e-4), deviate(0.9))
     det.set_xlabel("clean pictures flagged")
     det.set_ylabel("poisoned pictures missed")
-    figure.legend(loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    figure.legend(loc="outside upper center", ncols=3 if len(curves) < 4 else 2, fontsize=9, frameon=False)
     return figure
 
 
