@@ -119,6 +119,8 @@ def study(
         "real": waiting.real,
         "adaptive_real": adapting.adaptive_real,
         "detecting_real": photographs.detecting_real,
+        "detecting_real_weaker": photographs.detecting_real_weaker,
+        "evading_real": photographs.evading_real,
     }
     if name in on_faces:
         if faces is None or not source:

@@ -35,6 +35,7 @@ SHIPPED = {NETWORK.name: "network", RESIDUAL.name: "residual"}
 """Networks that come with the book, and their files."""
 AT_A_TIME = 2000  # pictures that are handled at a time
 TAKEN_TIMES = 3  # how often a baseline sees each picture, handled anew
+EVERYTHING = "everything"  # one threshold, set on clean pictures after every handling
 Score = Callable[[Tensor], Tensor]
 Row = dict[str, Any]
 
@@ -119,14 +120,15 @@ def lessons(asked: Mapping[str, Any]) -> dict[str, Lesson]:
     every = tuple(asked["attacks"])
     plain = replace(PLAIN, draws=asked["plain_draws"])
     whole = [replace(recipe, draws=asked["draws"]) for recipe in (NETWORK, RESIDUAL)]
-    found = {recipe.name: Lesson(recipe, every) for recipe in (*whole, plain)}
-    for attack in every:
-        name = f"{experiment.called(attack)} alone"
-        found[name] = Lesson(replace(whole[0], name=name), (attack,))
-    for attack in every:
-        name = f"all but {experiment.called(attack)}"
-        found[name] = Lesson(replace(whole[0], name=name), tuple(each for each in every if each != attack))
-    return found
+    return {recipe.name: Lesson(recipe, every) for recipe in (*whole, plain)} | with_fewer(whole[0], every)
+
+
+def with_fewer(recipe: Recipe, attacks: tuple[str, ...]) -> dict[str, Lesson]:
+    """Lessons by one recipe: each attack alone, then all but each."""
+    told: dict[str, tuple[str, ...]] = {f"{experiment.called(attack)} alone": (attack,) for attack in attacks}
+    for own in attacks:
+        told[f"all but {experiment.called(own)}"] = tuple(each for each in attacks if each != own)
+    return {name: Lesson(replace(recipe, name=name), chosen) for name, chosen in told.items()}
 
 
 def taught(say: Say, scratch: Path, lesson: Lesson) -> Detector:
@@ -300,7 +302,20 @@ def detecting(say: Say, scratch: Path) -> None:
     rows = [row for name in crossing for row in rows_of(name, answers[name], people, honest.identities, allowed)]
     rows = [row for row in rows if row["handling"] in both and row["attack"] in main]
     write("detecting_crossed", rows, asked, began, command)
-    write("detecting_honest", list(_honest(answers, whole, people, honest, asked)), asked, began, command)
+    flags = [
+        row
+        for name in whole
+        for set_on in ("as taken", *([EVERYTHING] if answers[name].thresholds.keys() == HANDLINGS.keys() else []))
+        for row in flagged_of(
+            name,
+            only_of(answers[name], asked["attacks"] if set_on == EVERYTHING and name == NETWORK.name else ()),
+            people,
+            honest.identities,
+            allowed,
+            set_on,
+        )
+    ]
+    write("detecting_honest", flags, asked, began, command)
     answer = answers[NETWORK.name]
     mine = {attack: people[attack] for attack in asked["attacks"]}
     answer = only_of(answer, mine)
@@ -351,18 +366,18 @@ def calibrations(say: Say) -> None:
 
 
 def detecting_crossed_handled(say: Say, scratch: Path) -> None:
-    """What networks on residuals find that know one attack or two, by handling: ``detecting_crossed_handled.json``.
+    """What networks on residuals find that know one attack, two or three: ``detecting_crossed_handled.json``.
 
     Asked about are the poisons that come with the book.
     """
     asked, began = read_protocol()["detecting_crossed_handled"], shipped.begin()
     whole, posted = read_protocol()["detecting"], shipped_posts(say)
     poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(say, scratch, asked).items()}
-    told = {f"{experiment.called(attack)} alone": {attack: pixels} for attack, pixels in poisons.items()}
+    recipe, every = replace(RESIDUAL, draws=asked["draws"]), tuple(poisons)
     by_name: dict[str, Score] = {}
-    for name, chosen in (told | {"both": poisons}).items():
-        recipe = replace(RESIDUAL, name=name, draws=asked["draws"])
-        by_name[name] = scored(learnt(say, scratch, recipe, people_of("taught").pixels, chosen))
+    for name, lesson in (with_fewer(recipe, every) | {"all three": Lesson(recipe, every)}).items():
+        chosen = {attack: poisons[attack] for attack in lesson.attacks}
+        by_name[name] = scored(learnt(say, scratch, lesson.recipe, people_of("taught").pixels, chosen))
     thresholds, honest = people_of("thresholds"), people_of("honest")
     answers = ask(say, by_name, thresholds, honest, posted, dict.fromkeys(by_name, tuple(asked["handlings"])))
     people = {attack: each.people for attack, each in posted.items()}
@@ -396,29 +411,32 @@ def detecting_strangers(say: Say) -> None:
     write("detecting_strangers", rows, asked, began)
 
 
-def _honest(
-    answers: Mapping[str, Asked],
-    names: list[str],
+def flagged_of(
+    name: str,
+    answer: Asked,
     people: Mapping[str, Tensor],
-    honest: Pictures,
-    asked: Mapping[str, Any],
+    honest: Tensor,
+    allowed: Iterable[float],
+    set_on: str = EVERYTHING,
 ) -> Iterator[Row]:
-    """Whom one threshold flags that is set on clean pictures after every handling, or on those as taken alone."""
-    for name in names:
-        answer = answers[name]
-        sets = {"as taken": answer.thresholds["as taken"]}
-        if answer.thresholds.keys() == HANDLINGS.keys():
-            sets["everything"] = torch.cat(list(answer.thresholds.values()))
-        for allowed in asked["allowed"]:
-            for set_on, scores in sets.items():
-                limit = detect.threshold(scores, allowed)
-                for handling in answer.honest:
-                    row = {"detector": name, "handling": handling, "allowed": allowed, "set_on": set_on}
-                    flagged = share(answer.honest[handling] > limit, honest.identities)
-                    yield row | {"posted": "clean", "flagged": flagged}
-                    for attack in asked["attacks"] if set_on == "everything" and name == NETWORK.name else ():
-                        flagged = share(answer.posted[handling][attack] > limit, people[attack])
-                        yield row | {"posted": attack, "flagged": flagged}
+    """Whom one threshold flags, after every handling: of clean pictures and of posted ones.
+
+    Args:
+        name: The detector's.
+        answer: What it said.
+        people: By attack, who is on the posted pictures.
+        honest: Who is on the pictures that false alarms are counted on.
+        allowed: Shares of false alarms to allow.
+        set_on: The handling after which clean pictures set the threshold, or ``EVERYTHING`` for all of them together.
+    """
+    scores = torch.cat([own for handling, own in answer.thresholds.items() if set_on in (handling, EVERYTHING)])
+    for each in allowed:
+        limit = detect.threshold(scores, each)
+        for handling in answer.honest:
+            row = {"detector": name, "handling": handling, "allowed": each, "set_on": set_on}
+            yield row | {"posted": "clean", "flagged": share(answer.honest[handling] > limit, honest)}
+            for attack, posted in answer.posted[handling].items():
+                yield row | {"posted": attack, "flagged": share(posted > limit, people[attack])}
 
 
 def accounts_of(
@@ -469,7 +487,7 @@ def curves_of(
             yield row
 
 
-def _at_gallery(data: Data, posted: Posted) -> Poisoned:
+def at_gallery(data: Data, posted: Posted) -> Poisoned:
     """Of what users post the part that the trainer finds in the gallery."""
     identities = data.pictures.identities
     users = tuple(_order(posted.people))
@@ -510,7 +528,7 @@ def sifted(
     """
     clean = score(data.pictures.pixels)
     for attack, each in posted.items():
-        posts = _at_gallery(data, each)
+        posts = at_gallery(data, each)
         some = replace(data, users=posts.users)
         met = {"nothing leaked": posts, "one leaked": wait.leaked(some, posts, how.leaked, registered().seed)}
         plain = experiment.play(some, posts, how.accurate)
@@ -540,56 +558,103 @@ def sifting(say: Say, scratch: Path) -> None:
     write("sifting", rows, asked, began)
 
 
+def craft_evading(
+    clean: Tensor, surrogates: Sequence[Extractor], network: Detector, asked: Mapping[str, Any], seed: int
+) -> Tensor:
+    """LowKey that a detector's alarm holds back as well: uint8 (N, 3, H, W), computed once and then kept.
+
+    Args:
+        clean: The pictures, uint8 (N, 3, H, W).
+        surrogates: What it is made on.
+        network: The detector.
+        asked: The protocol's ``weight`` and ``margin``; see ``detect.Evading``.
+        seed: Of the poison.
+    """
+    preset = experiment.PRESETS["lowkey"]
+    assert isinstance(preset, LowKey)
+    how = {"weight": asked["weight"], "visible": preset.weight, "margin": asked["margin"]}
+    alarm = detect.evading(network, **how)
+    return store.remember(
+        "evading",
+        lambda: {"pixels": lowkey(clean, surrogates, preset, seed=seed, perceptual=alarm)},
+        by=[lowkey, detect.evading],
+        clean=clean,
+        surrogates=[surrogate.sha256 for surrogate in surrogates],
+        detector=network.sha256,
+        preset=preset,
+        how=how,
+        seed=seed,
+    ).arrays["pixels"]
+
+
+def craft_replies(
+    say: Say, own: Sequence[Tensor], surrogates: Sequence[Extractor], network: Detector, asked: Mapping[str, Any]
+) -> Tensor:
+    """``craft_evading`` for one person's pictures after the other's, with a line for each."""
+    parts = []
+    for clean in own:
+        parts.append(craft_evading(clean, surrogates, network, asked, registered().seed))
+        say(f"evading: {len(parts)} of {len(own)} people")
+    return torch.cat(parts)
+
+
+def originals(data: Data, posts: Poisoned) -> list[Tensor]:
+    """The clean pictures behind what users post, user by user, uint8 (N, 3, H, W) each."""
+    owner = data.pictures.identities[posts.index]
+    return [data.pictures.pixels[posts.index[owner == user]] for user in posts.users]
+
+
+def replies(
+    data: Data,
+    published: Mapping[str, Poisoned],
+    detectors: Mapping[str, Score],
+    thresholds: Tensor,
+    honest: Pictures,
+    extractor: Extractor,
+    allowed: Iterable[float],
+) -> Iterator[Row]:
+    """Of what users post, with and without a reply to the detector: who finds it, and how well it still protects.
+
+    Args:
+        data: Pictures, gallery, probes and the users.
+        published: By what tables call it.
+        detectors: By name.
+        thresholds: Clean pictures that thresholds are set on, uint8 (N, 3, H, W).
+        honest: Clean pictures that false alarms are counted on.
+        extractor: The trainer's, who has no detector.
+        allowed: Shares of false alarms to allow.
+    """
+    for name, posts in published.items():
+        who = data.pictures.identities[posts.index]
+        row: Row = {"posted": name, "protection": experiment.play(data, posts, extractor).rate}
+        row["psnr"] = float(change(data.pictures.pixels[posts.index], posts.pixels).psnr.mean())
+        for detector, score in detectors.items():
+            for each in allowed:
+                limit = detect.threshold(score(thresholds), each)
+                found = {"detector": detector, "allowed": each, "found": share(score(posts.pixels) > limit, who)}
+                found["false_alarms"] = share(score(honest.pixels) > limit, honest.identities)
+                yield row | found
+
+
 def evading(say: Say, scratch: Path) -> None:
     """LowKey that also fools the detector, and the detector that learns from it: ``evading.json``."""
     asked, began = read_protocol()["evading"], shipped.begin()
     whole, setting = read_protocol()["detecting"], crowd_setting()
-    data, preset = load_data(setting), experiment.PRESETS["lowkey"]
-    assert isinstance(preset, LowKey)
-    network = detect.load_detector("network")
-    alarm = detect.evading(network, asked["weight"], preset.weight, asked["margin"])
-
-    def craft(clean: Tensor, names: list[str]) -> Tensor:
-        def compute() -> store.Arrays:
-            surrogates = [load_extractor(name) for name in names]
-            return {"pixels": lowkey(clean, surrogates, preset, seed=setting.seed, perceptual=alarm)}
-
-        parts = {"clean": clean, "surrogates": names, "detector": network.sha256, "preset": preset}
-        return store.remember("evading", compute, by=[lowkey, detect.evading], asked=asked, **parts).arrays["pixels"]
-
-    posted = users_poisons(say, scratch)["lowkey"]
+    data, network = load_data(setting), detect.load_detector("network")
     users = data.users[: asked["users"]]
-    usual = _at_gallery(data, posted)
+    usual = at_gallery(data, users_poisons(say, scratch)["lowkey"])
     data, usual = wait.among(data, usual, data.users, users)
-    clean = data.pictures.pixels[usual.index]
-    parts = []
-    for user in users:
-        own = data.pictures.identities[usual.index] == user
-        parts.append(craft(clean[own], list(setting.surrogates)))
-        say(f"evading: {len(parts)} of {len(users)} users")
-    reply = replace(usual, pixels=torch.cat(parts))
+    surrogates = [load_extractor(name) for name in setting.surrogates]
+    reply = replace(usual, pixels=craft_replies(say, originals(data, usual), surrogates, network, asked))
     people, each = asked["people"], whole["poisoned"]["lowkey"][1]
     taught_clean = people_of("taught").pixels.view(*whole["taught"], 3, setting.size, setting.size)[:people, :each]
-    told = []
-    for own in taught_clean:
-        told.append(craft(own, whole["surrogates"]))
-        say(f"evading: {len(told)} of {people} people that the trainer poisons")
     poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(say, scratch).items()}
-    poisons["the reply"] = torch.cat(told)
+    surrogates = [load_extractor(name) for name in whole["surrogates"]]
+    poisons["the reply"] = craft_replies(say, list(taught_clean), surrogates, network, asked)
     recipe = replace(NETWORK, name="network, trained again", draws=asked["draws"])
     again = learnt(say, scratch, recipe, people_of("taught").pixels, poisons, network)
     detectors = {each.name: scored(each) for each in (network, detect.load_detector("residual"), again)}
-    thresholds, honest = people_of("thresholds").pixels, people_of("honest")
+    published = {"lowkey": usual, "lowkey that evades": reply}
     extractor = load_extractor(read_protocol()["sifting"]["trainer"])
-    rows = []
-    for name, posts in (("lowkey", usual), ("lowkey that evades", reply)):
-        who = data.pictures.identities[posts.index]
-        row: dict[str, Any] = {"posted": name, "protection": experiment.play(data, posts, extractor).rate}
-        row["psnr"] = float(change(clean, posts.pixels).psnr.mean())
-        for detector, score in detectors.items():
-            for allowed in whole["allowed"]:
-                limit = detect.threshold(score(thresholds), allowed)
-                found = {"detector": detector, "allowed": allowed, "found": share(score(posts.pixels) > limit, who)}
-                found["false_alarms"] = share(score(honest.pixels) > limit, honest.identities)
-                rows.append(row | found)
-    write("evading", rows, asked, began)
+    clean = people_of("thresholds").pixels, people_of("honest")
+    write("evading", list(replies(data, published, detectors, *clean, extractor, whole["allowed"])), asked, began)

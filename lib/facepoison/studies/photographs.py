@@ -1,8 +1,8 @@
-"""The study of detection on photographs, with other people's extractors: numbers only."""
+"""Studies of detection on photographs, with other people's extractors: numbers only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fingerprint
-from facepoison import detect, experiment, shipped, store
+from facepoison import detect, experiment, shipped, store, wait
 from facepoison.adapt import ROBUST, harden
 from facepoison.baselines import baseline_scores, train_baseline
 from facepoison.detect import NETWORK, RESIDUAL, Detector, Recipe
@@ -28,8 +28,13 @@ from facepoison.studies.detecting import (
     Sifting,
     accounts_of,
     ask,
+    at_gallery,
+    craft_replies,
     curves_of,
+    flagged_of,
     learnt,
+    originals,
+    replies,
     rows_of,
     scored,
     sifted,
@@ -63,30 +68,56 @@ def first_of(pictures: Pictures, people: tuple[int, ...], count: int) -> Tensor:
     return torch.cat([(pictures.identities == who).nonzero().flatten()[:count] for who in people])
 
 
+@dataclass(frozen=True)
+class Stage:
+    """What stands before anything is asked of photographs.
+
+    Attributes:
+        who: Who is what.
+        told: By attack, the poison of those taught, on the trainer's surrogates.
+        taught: All clean pictures of those taught.
+        honest: All clean pictures of those asked about.
+    """
+
+    who: Roles
+    told: dict[str, Posted]
+    taught: Pictures
+    honest: Pictures
+
+
+def stage(say: Say, found: RealPeople) -> Stage:
+    """Real people in their roles, and what the trainer teaches detectors with."""
+    asked, pictures = read_protocol()["detecting_real"], found.data.pictures
+    who = roles(pictures, asked["taught"], found.setting.seed)
+    trainer = replace(found.setting, surrogates=tuple(asked["surrogates"]))
+    told = _poisoned(say, found, trainer, asked["attacks"], who.taught, asked["poisoned"])
+    sides = [pictures.take(torch.isin(pictures.identities, torch.tensor(some))) for some in (who.taught, who.asked)]
+    return Stage(who, told, *sides)
+
+
 def detecting_real(say: Say, found: RealPeople) -> None:
     """Detectors taught on some people's photographs, asked about others': ``detecting_real*.json``, ``sifting_real``.
 
-    ``detecting_real`` holds what is found after every handling, ``detecting_real_accounts`` ten pictures against one,
-    ``detecting_real_roc`` points of curves, ``sifting_real`` what a trainer does with it. Thresholds are set on public
-    people's clean pictures. Beside the networks taught on photographs stand those that learnt from made faces.
+    ``detecting_real`` holds what is found after every handling, ``detecting_real_honest`` whom one threshold for all
+    handlings flags, ``detecting_real_accounts`` ten pictures against one, ``detecting_real_roc`` points of curves,
+    ``sifting_real`` what a trainer does with it. Thresholds are set on public people's clean pictures. Beside the
+    networks taught on photographs stand those that learnt from made faces.
     """
     began, asked, whole = shipped.begin(), read_protocol()["detecting_real"], read_protocol()["detecting"]
-    setting, pictures, public = found.setting, found.data.pictures, found.data.public
-    who = roles(pictures, asked["taught"], setting.seed)
-    told = _poisoned(say, found, replace(setting, surrogates=tuple(asked["surrogates"])), who.taught, asked["poisoned"])
-    posts = _poisoned(say, found, setting, who.asked, asked["asked"])
-    clean = pictures.take(torch.isin(pictures.identities, torch.tensor(who.taught)))
-    honest = pictures.take(torch.isin(pictures.identities, torch.tensor(who.asked)))
-    detectors = _detectors(say, clean.pixels, {attack: each.poisoned for attack, each in told.items()}, asked)
+    setting, public, set_up = found.setting, found.data.public, stage(say, found)
+    honest = set_up.honest
+    posts = _poisoned(say, found, setting, asked["attacks"], set_up.who.asked, asked["asked"])
+    detectors = _detectors(say, set_up, asked)
     answers = ask(say, detectors, public, honest, posts, {})
     people = {attack: each.people for attack, each in posts.items()}
-    inputs = found.said | {"faces": found.said["pictures"]} | asked
-    inputs |= {"taught_people": len(who.taught), "asked_people": len(who.asked)}
-    inputs |= {"honest_pictures": len(honest), "threshold_people": len(public.names), "threshold_pictures": len(public)}
+    inputs = _inputs(found, set_up) | asked
     command = "python -m facepoison study detecting_real --faces FOLDER"
     how = (people, honest.identities, asked["allowed"])
     rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
     write("detecting_real", rows, inputs, began, command)
+    flags = (people, honest.identities, whole["allowed"])  # after all handlings there are pictures enough for 0.1 %
+    rows = [row for name, answer in answers.items() for row in flagged_of(name, answer, *flags)]
+    write("detecting_real_honest", rows, inputs, began, command)
     chosen = f"{RESIDUAL.name}, {CARRIED}"
     size = whole["account"]
     accounts = accounts_of(answers[chosen], people, public.identities, honest.identities, size, min(asked["allowed"]))
@@ -95,18 +126,83 @@ def detecting_real(say: Say, found: RealPeople) -> None:
     both = ("as taken", whole["handled"])
     curves = [row for name in pair for row in curves_of(name, answers[name], people, honest.identities, both)]
     write("detecting_real_roc", curves, inputs, began, command)
-    start, robust = found.extractors[asked["trainer"]], _robust(say, found, who.taught, told, asked)
-    sift = Sifting(start, robust, asked["allowed"], asked["leaked"])
+    robust = _robust(say, found, set_up, asked)
+    sift = Sifting(found.extractors[asked["trainer"]], robust, asked["allowed"], asked["leaked"])
     limits = answers[chosen].thresholds["as taken"]
     some = _first_pictures(found.data, asked["asked"], setting)
     rows = list(sifted(say, some, posts, detectors[chosen], limits, sift))
     write("sifting_real", rows, inputs, began, command)
 
 
-def _poisoned(say: Say, found: RealPeople, how: Setting, people: tuple[int, ...], count: int) -> dict[str, Posted]:
+def detecting_real_weaker(say: Say, found: RealPeople) -> None:
+    """Weaker attacks on photographs, before networks on residuals that have met none: ``detecting_real_weaker.json``.
+
+    As ``detecting_real``, as taken and after its one JPEG quality.
+    """
+    began, asked, set_up = shipped.begin(), read_protocol()["detecting_real_weaker"], stage(say, found)
+    whole, honest = read_protocol()["detecting_real"], set_up.honest
+    posts = _poisoned(say, found, found.setting, asked["attacks"], set_up.who.asked, asked["asked"])
+    taught = [_network(say, set_up, whole, RESIDUAL, start=start) for start in (None, SHIPPED[RESIDUAL.name])]
+    detectors = {network.name: scored(network) for network in taught}
+    handlings = ("as taken", read_protocol()["detecting"]["handled"])
+    answers = ask(say, detectors, found.data.public, honest, posts, dict.fromkeys(detectors, handlings))
+    people = {attack: each.people for attack, each in posts.items()}
+    how = (people, honest.identities, whole["allowed"])
+    rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
+    command = "python -m facepoison study detecting_real_weaker --faces FOLDER"
+    write("detecting_real_weaker", rows, _inputs(found, set_up) | asked, began, command)
+
+
+def evading_real(say: Say, found: RealPeople) -> None:
+    """The user's reply on photographs, and the network that learns from it: ``evading_real.json``."""
+    began, asked, set_up = shipped.begin(), read_protocol()["evading_real"], stage(say, found)
+    whole, setting = read_protocol()["detecting_real"], found.setting
+    posted = _poisoned(say, found, setting, ["lowkey"], set_up.who.asked, whole["asked"])["lowkey"]
+    some = _first_pictures(found.data, whole["asked"], setting)
+    everybody, users = range(len(some.pictures.names)), set_up.who.asked[: asked["users"]]
+    some, usual = wait.among(some, at_gallery(some, posted), everybody, users)
+    network = _network(say, set_up, whole, RESIDUAL, start=SHIPPED[RESIDUAL.name])
+    surrogates = [found.extractors[name] for name in setting.surrogates]
+    reply = replace(usual, pixels=craft_replies(say, originals(some, usual), surrogates, network, asked))
+    told = set_up.told["lowkey"]
+    own = [told.clean[told.people == who] for who in set_up.who.taught[: asked["people"]]]
+    surrogates = [found.extractors[name] for name in whole["surrogates"]]
+    poisons = {attack: each.poisoned for attack, each in set_up.told.items()}
+    poisons["the reply"] = craft_replies(say, own, surrogates, network, asked)
+    recipe = replace(RESIDUAL, name=f"{RESIDUAL.name}, trained again", draws=asked["draws"])
+    again = learnt(say, SCRATCH, recipe, set_up.taught.pixels, poisons, network)
+    others = (
+        _network(say, set_up, whole, RESIDUAL),
+        _network(say, set_up, whole, NETWORK, start=SHIPPED[NETWORK.name]),
+    )
+    detectors = {each.name: scored(each) for each in (network, *others, again)}
+    published = {"lowkey": usual, "lowkey that evades": reply}
+    how = (found.data.public.pixels, set_up.honest, found.extractors[whole["trainer"]], whole["allowed"])
+    rows = list(replies(some, published, detectors, *how))
+    write(
+        "evading_real",
+        rows,
+        _inputs(found, set_up) | asked,
+        began,
+        "python -m facepoison study evading_real --faces FOLDER",
+    )
+
+
+def _inputs(found: RealPeople, set_up: Stage) -> dict[str, object]:
+    """What cards of these studies say of the people, beside what the protocol asks."""
+    public = found.data.public
+    inputs = found.said | {"faces": found.said["pictures"]}
+    inputs |= {"taught_people": len(set_up.who.taught), "asked_people": len(set_up.who.asked)}
+    inputs |= {"honest_pictures": len(set_up.honest), "threshold_people": len(public.names)}
+    return inputs | {"threshold_pictures": len(public)}
+
+
+def _poisoned(
+    say: Say, found: RealPeople, how: Setting, attacks: Sequence[str], people: tuple[int, ...], count: int
+) -> dict[str, Posted]:
     """By attack the first pictures of people, poisoned on a setting's surrogates."""
     pictures, made = found.data.pictures, {}
-    for attack in read_protocol()["detecting_real"]["attacks"]:
+    for attack in attacks:
         parts = []
         for who in people:
             own = pictures.pixels[first_of(pictures, (who,), count)]
@@ -118,37 +214,57 @@ def _poisoned(say: Say, found: RealPeople, how: Setting, people: tuple[int, ...]
     return made
 
 
-def _detectors(say: Say, clean: Tensor, poisons: Mapping[str, Tensor], asked: Mapping[str, Any]) -> dict[str, Score]:
+def _network(
+    say: Say,
+    set_up: Stage,
+    asked: Mapping[str, Any],
+    like: Recipe,
+    *,
+    start: str | None = None,
+    only: str | None = None,
+) -> Detector:
+    """A network taught on photographs.
+
+    Args:
+        say: Told how it goes.
+        set_up: What it is taught with.
+        asked: The protocol's ``detecting_real``.
+        like: Its recipe.
+        start: File of the network that it goes on from; by default it learns from nothing.
+        only: The one attack that it meets; by default all.
+    """
+    name = f"{like.name}, {CARRIED if start else 'photographs'}"
+    name += f", {experiment.called(only)} alone" if only else ""
+    told = {attack: each.poisoned for attack, each in set_up.told.items() if only in (attack, None)}
+    recipe = replace(like, name=name, draws=asked["draws"])
+    return learnt(say, SCRATCH, recipe, set_up.taught.pixels, told, detect.load_detector(start) if start else None)
+
+
+def _detectors(say: Say, set_up: Stage, asked: Mapping[str, Any]) -> dict[str, Score]:
     """Detectors by name: taught on photographs alone, on made faces alone, on both; on one attack; plain ones."""
-
-    def teach(recipe: Recipe, name: str, told: Mapping[str, Tensor], start: Detector | None = None) -> Score:
-        how = replace(recipe, name=name, draws=asked["draws"])
-        return scored(learnt(say, SCRATCH, how, clean, told, start))
-
     found: dict[str, Score] = {}
     for like in (NETWORK, RESIDUAL):
-        made = detect.load_detector(SHIPPED[like.name])
-        found[f"{like.name}, made faces"] = scored(made)
-        found[f"{like.name}, photographs"] = teach(like, f"{like.name}, photographs", poisons)
-        found[f"{like.name}, {CARRIED}"] = teach(like, f"{like.name}, {CARRIED}", poisons, made)
-    for attack, pixels in poisons.items():  # from nothing: the networks that know made faces have met every attack
-        name = f"{RESIDUAL.name}, photographs, {experiment.called(attack)} alone"
-        found[name] = teach(RESIDUAL, name, {attack: pixels})
-    seed = read_protocol()["registered"]["seed"]
+        found[f"{like.name}, made faces"] = scored(detect.load_detector(SHIPPED[like.name]))
+        for start in (None, SHIPPED[like.name]):
+            network = _network(say, set_up, asked, like, start=start)
+            found[network.name] = scored(network)
+    for attack in set_up.told:  # from nothing: the networks that know made faces have met every attack
+        network = _network(say, set_up, asked, RESIDUAL, only=attack)
+        found[network.name] = scored(network)
+    seed, clean = read_protocol()["registered"]["seed"], set_up.taught.pixels
+    poisons = {attack: each.poisoned for attack, each in set_up.told.items()}
     for kind in BASELINES:
         plain = train_baseline(kind, clean, poisons, handled=NETWORK.handled, times=TAKEN_TIMES * 3, seed=seed)
         found[kind] = lambda pixels, plain=plain: baseline_scores(plain, pixels)  # type: ignore[misc]
     return found
 
 
-def _robust(
-    say: Say, found: RealPeople, people: tuple[int, ...], told: Mapping[str, Posted], asked: Mapping[str, Any]
-) -> Extractor:
+def _robust(say: Say, found: RealPeople, set_up: Stage, asked: Mapping[str, Any]) -> Extractor:
     """The trainer's extractor, trained on the same poison of the same people that detectors are taught with."""
     pictures = found.data.pictures
     preset = replace(ROBUST, name="robust training", draws=asked["robust_draws"], rate=asked["robust_rate"])
-    clean = pictures.take(first_of(pictures, people, asked["poisoned"]))
-    poisons = {attack: Pictures(each.poisoned, each.people, pictures.names) for attack, each in told.items()}
+    clean = pictures.take(first_of(pictures, set_up.who.taught, asked["poisoned"]))
+    poisons = {attack: Pictures(each.poisoned, each.people, pictures.names) for attack, each in set_up.told.items()}
     start, seed = found.extractors[asked["trainer"]], found.setting.seed
     parts = {"preset": preset, "start": start.sha256, "seed": seed, "clean": clean.pixels}
     parts |= {attack: each.pixels for attack, each in poisons.items()}
