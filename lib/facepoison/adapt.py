@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,10 +18,11 @@ from facepoison.device import batches
 from facepoison.end_to_end import EndToEnd, fine_tune
 from facepoison.experiment import METHODS, Preset, Progress, craft, find_preset, poison
 from facepoison.extractors import Extractor
+from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures import Pictures
 from facepoison.poisons.fawkes_v03 import FawkesV03
 from facepoison.protocol import Data, Setting
-from facepoison.store import describe, written_whole
+from facepoison.store import Arrays, describe, remember, written_whole
 
 SHARD = 10  # people in one file of poisoned pictures
 
@@ -157,7 +159,7 @@ def harden(
             control, which sees the same people as often and no poison.
         preset: How to train.
         seed: Of head and draws.
-        checkpoint: File from which a killed training resumes.
+        checkpoint: File from which a killed training resumes. Without one the store keeps the training once it is done.
         report: Receives lines on how it goes.
 
     Returns:
@@ -170,8 +172,28 @@ def harden(
     parts = [clean, *poisons.values()]
     pixels = torch.cat([part.pixels for part in parts])
     labels = torch.cat([part.identities for part in parts])
-    model = fine_tune(extractor, pixels, labels, preset, seed=seed, checkpoint=checkpoint, report=report)
-    network = model.extractor.network.half().float()
+
+    def train() -> Arrays:
+        model = fine_tune(extractor, pixels, labels, preset, seed=seed, checkpoint=checkpoint, report=report)
+        return dict(model.extractor.network.state_dict())
+
+    if checkpoint is None:
+        state = remember(
+            "robust",
+            train,
+            by=[fine_tune, load_extractor],
+            extractor=extractor.sha256,
+            contract=extractor.contract,
+            pixels=pixels,
+            labels=labels,
+            preset=preset,
+            seed=seed,
+        ).arrays
+    else:
+        state = train()
+    network = copy.deepcopy(extractor.network)
+    network.load_state_dict(state)
+    network = network.half().float().requires_grad_(False)
     weights = {name: describe(weight.flatten()) for name, weight in network.state_dict().items()}
     return Extractor(
         network,

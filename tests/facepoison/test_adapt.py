@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import tiny_extractor
+from tiny import tiny_extractor, tiny_pictures
 
 from facepoison import adapt
 from facepoison.device import generator
@@ -66,7 +66,7 @@ def test_a_small_training_poisons_the_first_public_people_and_keeps_everybodys_c
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_training_on_poison_undoes_it_and_training_on_clean_pictures_does_not(bfloat16):
+def test_training_on_poison_undoes_it_and_training_on_clean_pictures_does_not(bfloat16, tmp_path, monkeypatch):
     """People differ in red; the poison exchanges red and blue, and only who has seen that looks at both."""
     stream = generator(2, "adapt people")
 
@@ -83,6 +83,7 @@ def test_training_on_poison_undoes_it_and_training_on_clean_pictures_does_not(bf
         flat = pictures.flatten(0, 1)
         return float((embed(extractor, flat) - embed(extractor, poison(pictures).flatten(0, 1))).norm(dim=1).mean())
 
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
     public, users = people(6), people(4)
     quick = EndToEnd("quick", draws=3200, batch=16, rate=1e-3, head_rate=3e-2, bfloat16=bfloat16)
     start = tiny_extractor(0)
@@ -94,3 +95,22 @@ def test_training_on_poison_undoes_it_and_training_on_clean_pictures_does_not(bf
     assert seen.name == "tiny 0 trained on swap"
     assert control.name == "tiny 0 trained on clean pictures"
     assert len({start.sha256, seen.sha256, control.sha256}) == 3
+
+
+def test_a_training_is_kept_once_done_and_is_the_same_from_the_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
+    clean = adapt.by_people(torch.stack([tiny_pictures(4, seed=seed) for seed in range(3)]))
+    quick = EndToEnd("quick", draws=64, batch=16)
+    first = adapt.harden(tiny_extractor(0), clean, {}, quick, seed=1)
+    for_resuming = adapt.harden(tiny_extractor(0), clean, {}, quick, seed=1, checkpoint=tmp_path / "half-way.pt")
+    other = adapt.harden(tiny_extractor(0), clean, {}, quick, seed=2)
+
+    def never(*_, **__):
+        raise AssertionError("trained once more")
+
+    never.__module__ = adapt.fine_tune.__module__  # the key of what is kept names it
+    monkeypatch.setattr(adapt, "fine_tune", never)
+    again = adapt.harden(tiny_extractor(0), clean, {}, quick, seed=1)
+    assert first.sha256 == again.sha256 == for_resuming.sha256 != other.sha256
+    assert torch.equal(embed(first, clean.pixels), embed(again, clean.pixels))
+    assert not any(weight.requires_grad for weight in again.network.parameters())
