@@ -2,13 +2,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import tiny_extractor, tiny_pictures
 
 from facepoison import tables
-from facepoison.experiment import called
+from facepoison.detect import RESIDUAL, Detector
+from facepoison.device import generator
+from facepoison.experiment import Poisoned, called
 from facepoison.pictures import Pictures
-from facepoison.protocol import read_protocol
+from facepoison.pictures.splits import split
+from facepoison.protocol import Data, read_protocol
 from facepoison.studies import detecting
-from facepoison.studies.detecting import lessons
+from facepoison.studies.detecting import lessons, with_fewer
 
 
 @pytest.fixture
@@ -40,6 +44,19 @@ def test_they_differ_in_what_they_are_asked_about_and_in_nothing_else(asked):
     assert [recipe.handled > 0 for recipe in recipes] == [True, True, False] + [True] * 6
     assert [recipe.draws for recipe in recipes] == [asked["draws"]] * 2 + [asked["plain_draws"]] + [asked["draws"]] * 6
     assert len({(recipe.batch, recipe.rate, recipe.weight_decay, recipe.bfloat16) for recipe in recipes}) == 1
+
+
+def test_another_recipe_is_taught_from_fewer_attacks_in_the_same_way(asked):
+    found = with_fewer(RESIDUAL, ("a", "b", "c"))
+    assert {name: lesson.attacks for name, lesson in found.items()} == {
+        "a alone": ("a",),
+        "b alone": ("b",),
+        "c alone": ("c",),
+        "all but a": ("b", "c"),
+        "all but b": ("a", "c"),
+        "all but c": ("a", "b"),
+    }
+    assert {replace(lesson.recipe, name=RESIDUAL.name) for lesson in found.values()} == {RESIDUAL}
 
 
 def levels(pixels):
@@ -106,3 +123,81 @@ def test_curves_go_from_few_false_alarms_to_all(answer, people):
     assert found == sorted(found)
     assert (flagged[0], flagged[-1], found[-1]) == (0.0, 1.0, 1.0)
     assert "loud" not in next(detecting.curves_of("x", detecting.only_of(answer, ["faint"]), who, people, ["as taken"]))
+
+
+def test_one_threshold_is_set_on_clean_pictures_after_everything_or_after_one_handling(answer, people):
+    both = replace(
+        answer,
+        thresholds=answer.thresholds | {"darker": answer.thresholds["as taken"] - 8},
+        honest=answer.honest | {"darker": answer.honest["as taken"] - 8},
+        posted=answer.posted | {"darker": {"faint": answer.posted["as taken"]["faint"] - 8, "loud": torch.zeros(4)}},
+    )
+    who = dict.fromkeys(ATTACKS, people)
+
+    def flagged(allowed, set_on):
+        rows = detecting.flagged_of("level", both, who, people, [allowed], set_on)
+        return {(row["posted"], row["handling"]): row["flagged"].value for row in rows}
+
+    # scores 2, 10, 12, 20, 22, 30, 32, 40 together; 2, 12, 22, 32 of the darker ones alone
+    assert flagged(0.25, detecting.EVERYTHING) == {
+        ("clean", "as taken"): 0.5,
+        ("clean", "darker"): 0.5,
+        ("faint", "as taken"): 0.75,
+        ("faint", "darker"): 0.75,
+        ("loud", "as taken"): 1.0,
+        ("loud", "darker"): 0.0,
+    }
+    assert flagged(0.0, "darker")["clean", "as taken"] == 0.5
+    assert flagged(0.0, detecting.EVERYTHING)["clean", "darker"] == 0.0
+
+
+@pytest.fixture
+def crowd():
+    """Six people with six pictures each, all alike but for noise."""
+    pixels = torch.cat([tiny_pictures(1, seed=who).expand(6, -1, -1, -1) for who in range(6)])
+    noise = torch.randint(-9, 10, pixels.shape, generator=generator(1, "crowd"))
+    pixels = (pixels.short() + noise).clamp(0, 255).to(torch.uint8)
+    pictures = Pictures(pixels, torch.arange(6).repeat_interleave(6), tuple("abcdef"))
+    gallery, probes = split(pictures, 1)
+    return Data(pictures, gallery, probes, (4, 1), {}, pictures)
+
+
+def test_the_reply_is_made_of_the_pictures_that_users_post_and_judged_beside_them(crowd, tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
+    index = torch.cat([crowd.gallery_of(user) for user in crowd.users])
+    black = torch.zeros(len(index), 3, 24, 24, dtype=torch.uint8)
+    usual = Poisoned(index, black, crowd.users, 0.0)
+    own = detecting.originals(crowd, usual)
+    assert torch.equal(torch.cat(own), crowd.pictures.pixels[index])
+    assert [len(each) for each in own] == [len(crowd.gallery_of(user)) for user in crowd.users]
+    published = {"black": usual, "nothing": replace(usual, pixels=torch.cat(own))}
+    thresholds = crowd.pictures.pixels
+    detectors = {"dark": lambda pixels: -pixels.float().mean(dim=(1, 2, 3))}
+    rows = list(
+        detecting.replies(crowd, published, detectors, thresholds, crowd.pictures, tiny_extractor(0), [0.0, 0.5])
+    )
+    found = {(row["posted"], row["allowed"]): row["found"].value for row in rows}
+    assert found["black", 0.0] == found["black", 0.5] == 1.0
+    assert found["nothing", 0.0] == 0.0
+    assert [row["false_alarms"].value for row in rows] == [0.0, 0.5] * 2
+    assert tables.only(rows, posted="black", allowed=0.0)["protection"].value > 0.0
+    assert tables.only(rows, posted="nothing", allowed=0.0)["protection"].value == 0.0
+
+
+def test_a_reply_is_kept_and_belongs_to_one_detector(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
+    monkeypatch.setitem(
+        detecting.experiment.PRESETS, "lowkey", replace(detecting.experiment.PRESETS["lowkey"], steps=2)
+    )
+    asked, said = {"weight": 0.05, "margin": 4.0}, []
+    first, second = (Detector(name=name, sha256=name).eval().requires_grad_(False) for name in ("first", "second"))
+    own = [tiny_pictures(2, seed=1), tiny_pictures(3, seed=2)]
+    made = detecting.craft_replies(said.append, own, [tiny_extractor(0)], first, asked)
+    assert (made.shape, made.dtype) == (torch.cat(own).shape, torch.uint8)
+    assert said == ["evading: 1 of 2 people", "evading: 2 of 2 people"]
+    assert len(list(tmp_path.glob("evading/*"))) == 2
+    assert torch.equal(detecting.craft_replies(said.append, own, [tiny_extractor(0)], first, asked), made)
+    assert len(list(tmp_path.glob("evading/*"))) == 2
+    detecting.craft_replies(said.append, own, [tiny_extractor(0)], second, asked)
+    detecting.craft_replies(said.append, own, [tiny_extractor(0)], first, asked | {"margin": 2.0})
+    assert len(list(tmp_path.glob("evading/*"))) == 6
