@@ -117,7 +117,7 @@ def detecting_real(say: Say, found: RealPeople) -> None:
     write("detecting_real", rows, inputs, began, command)
     flags = (people, honest.identities, whole["allowed"])  # after all handlings there are pictures enough for 0.1 %
     rows = [row for name, answer in answers.items() for row in flagged_of(name, answer, *flags)]
-    write("detecting_real_honest", rows, inputs, began, command)
+    write("detecting_real_honest", rows, inputs | {"allowed_at_once": whole["allowed"]}, began, command)
     chosen = f"{RESIDUAL.name}, {CARRIED}"
     size = whole["account"]
     accounts = accounts_of(answers[chosen], people, public.identities, honest.identities, size, min(asked["allowed"]))
@@ -179,13 +179,8 @@ def evading_real(say: Say, found: RealPeople) -> None:
     published = {"lowkey": usual, "lowkey that evades": reply}
     how = (found.data.public.pixels, set_up.honest, found.extractors[whole["trainer"]], whole["allowed"])
     rows = list(replies(some, published, detectors, *how))
-    write(
-        "evading_real",
-        rows,
-        _inputs(found, set_up) | asked,
-        began,
-        "python -m facepoison study evading_real --faces FOLDER",
-    )
+    command = "python -m facepoison study evading_real --faces FOLDER"
+    write("evading_real", rows, _inputs(found, set_up) | asked, began, command)
 
 
 def _inputs(found: RealPeople, set_up: Stage) -> dict[str, object]:
