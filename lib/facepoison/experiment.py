@@ -22,7 +22,7 @@ from facepoison.poisons.fawkes import FAWKES_V1_HIGH, FAWKES_V1_LOW, FAWKES_V1_M
 from facepoison.poisons.fawkes_v03 import FAWKES_V03_HIGH, FawkesV03, fawkes_v03
 from facepoison.poisons.lowkey import LOWKEY, LowKey, lowkey
 from facepoison.poisons.similarity import change
-from facepoison.protection import Answers, Protection, protection, write_table
+from facepoison.protection import Answers, Protection, linear_rounds, protection, write_table
 from facepoison.protocol import Data, Setting, embeddings, load_data, load_extractors, read_protocol
 from facepoison.recognition import Recogniser
 from fingerprint import LIB
@@ -221,7 +221,29 @@ def play(
     published = embeddings(extractor, poisoned.pixels)
     owner = data.pictures.identities[poisoned.index]
     by_user = {user: published[owner == user] for user in poisoned.users}
-    return protection(*data.sides(clean), by_user, k=k, recogniser=recogniser)
+    return protection(*data.sides(clean), by_user, k=k, recogniser=recogniser, linear=_linear_kept)
+
+
+def _linear_kept(
+    gallery: Tensor, labels: Tensor, asked: Sequence[Tensor], poisoned: Mapping[int, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """As ``protection.linear_rounds``, computed once and then kept: it takes seconds for each attack and extractor."""
+
+    def compute() -> store.Arrays:
+        before, after = linear_rounds(gallery, labels, asked, poisoned)
+        return {"before": before, "after": after}
+
+    kept = store.remember(
+        "linear",
+        compute,
+        by=[linear_rounds],
+        gallery=gallery,
+        labels=labels,
+        asked=list(asked),
+        users=list(poisoned),
+        poisoned=list(poisoned.values()),
+    )
+    return kept.arrays["before"], kept.arrays["after"]
 
 
 def retrain(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -272,6 +272,7 @@ def protection(
     metric: Metric = "euclidean",
     recogniser: Recogniser = "nearest",
     confidence: float = CONFIDENCE,
+    linear: Callable[..., tuple[Tensor, Tensor]] | None = None,
 ) -> Protection:
     """Play the protocol with a recogniser of embeddings, one user after the other.
 
@@ -289,6 +290,8 @@ def protection(
         recogniser: ``"nearest"`` neighbour, or ``"linear"``: a logistic regression for each round
             (``recognition.fit_linear``), whose distances are negative log-probabilities.
         confidence: Of the intervals.
+        linear: What plays the linear recogniser's rounds, called as ``linear_rounds`` is, which does so by default; put
+            a remembering one here.
 
     Raises:
         InputError: embeddings or labels are wrong, there is no user, a user has no probe, no gallery picture, or
@@ -300,7 +303,7 @@ def protection(
     if recogniser == "nearest":
         before, after = _nearest_rounds(gallery, labels, asked, poisoned, metric)
     elif recogniser == "linear":
-        before, after = _linear_rounds(gallery, labels, asked, poisoned)
+        before, after = (linear or linear_rounds)(gallery, labels, asked, poisoned)
     else:
         raise InputError(f"recogniser '{recogniser}': unknown; use nearest or linear")
     return compared(users, own, before, after, k=k, confidence=confidence)
@@ -343,10 +346,23 @@ def _nearest_rounds(
     return before, after
 
 
-def _linear_rounds(
+def linear_rounds(
     gallery: Tensor, labels: Tensor, asked: Sequence[Tensor], poisoned: Mapping[int, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Negative log-probabilities of the users' probes without and with poison, as ``compared`` takes them."""
+    """Negative log-probabilities of the users' probes without and with poison, as ``compared`` takes them.
+
+    Args:
+        gallery: Clean unit embeddings (G, D).
+        labels: Their identities, int64 (G,).
+        asked: For each user the unit embeddings of the probes (p, D).
+        poisoned: For each user the unit embeddings (g, D) of the gallery pictures as published, in the same order.
+
+    Returns:
+        Two of float32 (P, n), n - 1 being the highest label; infinite for identities not in the gallery.
+
+    Raises:
+        InputError: as in ``recognition.fit_linear``.
+    """
     n = int(labels.max()) + 1
     clean, rounds = fit_linear(gallery, labels, poisoned)
     after = [rounds[user].distances(probes, n) for user, probes in zip(poisoned, asked, strict=True)]

@@ -79,6 +79,28 @@ def test_users_who_look_like_somebody_else_are_missed(monkeypatch, data, extract
     assert result.rate.high == 1
 
 
+def test_linear_recognisers_are_fitted_once_for_the_same_embeddings(monkeypatch, data, extractor, networks):
+    attack_named(monkeypatch, "blue", turn_blue)
+    posts = experiment.poison_users(protocol.choose(), "blue", data, networks)
+    real, fitted = experiment.linear_rounds, []
+
+    def counted(*rest):
+        fitted.append(rest)
+        return real(*rest)
+
+    counted.__module__ = real.__module__  # the key of what is kept names it
+    monkeypatch.setattr(experiment, "linear_rounds", counted)
+    first, again = (experiment.play(data, posts, extractor, recogniser="linear") for _ in range(2))
+    assert len(fitted) == 1
+    assert torch.equal(first.poisoned.distance, again.poisoned.distance)
+    assert first.rate == again.rate
+    assert first.rate.value == 1
+    pixels = data.pictures.pixels[posts.index]
+    clean = experiment.play(data, replace(posts, pixels=pixels), extractor, recogniser="linear")
+    assert len(fitted) == 2
+    assert clean.rate.value == 0
+
+
 def test_all_gallery_pictures_of_the_users_are_poisoned_and_no_other(monkeypatch, data, extractor, networks):
     attack_named(monkeypatch, "blue", turn_blue)
     posts = experiment.poison_users(protocol.choose(), "blue", data, networks)
