@@ -27,7 +27,7 @@ from facepoison.pictures import to_float
 from facepoison.pictures.handling import handle_at_random
 from facepoison.poisons.lowkey import Perceptual
 from facepoison.poisons.similarity import squared_change
-from facepoison.store import describe, written_whole
+from facepoison.store import describe, remember, written_whole
 
 DETECTORS = fingerprint.LIB.parent / "data" / "detectors"
 DEFAULT = "residual"  # which of these ``python -m facepoison detect`` asks: on photographs it finds more
@@ -215,9 +215,34 @@ def train_detector(
             if report:
                 left = (now - begun) / (step + 1 - first) * (steps - step - 1) / 60
                 report(f"{recipe.name}: step {step + 1} of {steps}, loss {loss.item():.3f}, {left:.1f} min left")
+    return _finished(model, recipe.name)
+
+
+def trained(clean: Tensor, poisons: Mapping[str, Tensor], recipe: Recipe, *, seed: int) -> Detector:
+    """The detector that ``train_detector`` makes of the same, trained once and then kept in the store.
+
+    Raises:
+        InputError: as in ``train_detector``.
+    """
+    kept = remember(
+        "detector",
+        lambda: dict(train_detector(clean, poisons, recipe, seed=seed).state_dict()),
+        by=[train_detector],
+        clean=clean,
+        poisons=poisons,
+        recipe=recipe,
+        seed=seed,
+    )
+    model = Detector(recipe.residual).to(memory_format=torch.channels_last)
+    model.load_state_dict(kept.arrays)
+    return _finished(model.to(pick_device("auto")), recipe.name)
+
+
+def _finished(model: Detector, name: str) -> Detector:
+    """A trained detector as files hold it: frozen, in half precision, with a name and the hash of its weights."""
     model = model.half().float().eval().requires_grad_(False)
-    model.name = recipe.name
-    weights = {name: describe(weight.flatten()) for name, weight in model.state_dict().items()}
+    model.name = name
+    weights = {key: describe(weight.flatten()) for key, weight in model.state_dict().items()}
     model.sha256 = fingerprint.of_text(repr(weights))
     return model
 

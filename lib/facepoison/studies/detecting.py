@@ -386,6 +386,27 @@ def detecting_crossed_handled(say: Say, scratch: Path) -> None:
     write("detecting_crossed_handled", rows, asked, began)
 
 
+def detecting_both(say: Say) -> None:
+    """What the networks that come with the book find, each and together by the mean of their logits.
+
+    Into ``detecting_both.json``. Asked about are the poisons that come with the book, after every handling.
+    """
+    asked, began = read_protocol()["detecting_both"], shipped.begin()
+    posted, thresholds, honest = shipped_posts(say), people_of("thresholds"), people_of("honest")
+    by_name = {name: scored(detect.load_detector(file)) for name, file in SHIPPED.items()}
+    by_name[asked["together"]] = mean_of(*by_name.values())
+    answers = ask(say, by_name, thresholds, honest, posted, {})
+    people = {attack: each.people for attack, each in posted.items()}
+    how = (people, honest.identities, read_protocol()["detecting"]["allowed"])
+    rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
+    write("detecting_both", rows, asked, began)
+
+
+def mean_of(*scores: Score) -> Score:
+    """How poisoned pictures look to several networks together: the mean of their logits, each counting alike."""
+    return lambda pixels: torch.stack([score(pixels) for score in scores]).mean(dim=0)
+
+
 def detecting_strangers(say: Say) -> None:
     """False alarms of the networks that come with the book, on very many people: ``detecting_strangers.json``.
 
