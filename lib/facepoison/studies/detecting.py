@@ -393,13 +393,17 @@ def detecting_both(say: Say) -> None:
     """
     asked, began = read_protocol()["detecting_both"], shipped.begin()
     posted, thresholds, honest = shipped_posts(say), people_of("thresholds"), people_of("honest")
-    by_name = {name: scored(detect.load_detector(file)) for name, file in SHIPPED.items()}
-    by_name[asked["together"]] = mean_of(*by_name.values())
-    answers = ask(say, by_name, thresholds, honest, posted, {})
+    answers = ask(say, shipped_networks(), thresholds, honest, posted, {})
     people = {attack: each.people for attack, each in posted.items()}
     how = (people, honest.identities, read_protocol()["detecting"]["allowed"])
     rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
     write("detecting_both", rows, asked, began)
+
+
+def shipped_networks() -> dict[str, Score]:
+    """The networks that come with the book, each and then together, by what tables call them."""
+    by_name = {name: scored(detect.load_detector(file)) for name, file in SHIPPED.items()}
+    return by_name | {read_protocol()["detecting_both"]["together"]: mean_of(*by_name.values())}
 
 
 def mean_of(*scores: Score) -> Score:
@@ -410,16 +414,17 @@ def mean_of(*scores: Score) -> Score:
 def detecting_strangers(say: Say) -> None:
     """False alarms of the networks that come with the book, on very many people: ``detecting_strangers.json``.
 
-    At the thresholds of ``detecting``.
+    At the thresholds of ``detecting``, and for both networks at once at those of ``detecting_both``.
     """
     asked, began = read_protocol()["detecting_strangers"], shipped.begin()
     clean = made_people(registered(), "strangers", *asked["people"])
+    score = shipped_networks()
     limits = {
         (row["detector"], row["handling"], row["allowed"]): row["threshold"]
-        for row in shipped.read_table("detecting").rows
-        if row["detector"] in SHIPPED
+        for table in ("detecting_both", "detecting")  # where a network stands in both, the latter counts
+        for row in shipped.read_table(table).rows
+        if row["detector"] in score
     }
-    score = {name: scored(detect.load_detector(file)) for name, file in SHIPPED.items()}
     rows = []
     for handling in HANDLINGS:
         parts = [handle(clean.pixels[some], handling) for some in batches(len(clean), AT_A_TIME)]
