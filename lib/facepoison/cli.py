@@ -119,6 +119,7 @@ def study(
         "real": waiting.real,
         "adaptive_real": adapting.adaptive_real,
         "detecting_real": photographs.detecting_real,
+        "detecting_real_both": photographs.detecting_real_both,
         "detecting_real_weaker": photographs.detecting_real_weaker,
         "evading_real": photographs.evading_real,
     }

@@ -33,6 +33,7 @@ from facepoison.studies.detecting import (
     curves_of,
     flagged_of,
     learnt,
+    mean_of,
     originals,
     replies,
     rows_of,
@@ -151,6 +152,21 @@ def detecting_real_weaker(say: Say, found: RealPeople) -> None:
     rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
     command = "python -m facepoison study detecting_real_weaker --faces FOLDER"
     write("detecting_real_weaker", rows, _inputs(found, set_up) | asked, began, command)
+
+
+def detecting_real_both(say: Say, found: RealPeople) -> None:
+    """Both networks that went on from made faces, at once: ``detecting_real_both.json``. As ``detecting_real``."""
+    began, asked, set_up = shipped.begin(), read_protocol()["detecting_real_both"], stage(say, found)
+    whole, honest = read_protocol()["detecting_real"], set_up.honest
+    posts = _poisoned(say, found, found.setting, whole["attacks"], set_up.who.asked, whole["asked"])
+    taught = [_network(say, set_up, whole, like, start=SHIPPED[like.name]) for like in (NETWORK, RESIDUAL)]
+    detectors = {f"{asked['together']}, {CARRIED}": mean_of(*map(scored, taught))}
+    answers = ask(say, detectors, found.data.public, honest, posts, {})
+    people = {attack: each.people for attack, each in posts.items()}
+    how = (people, honest.identities, whole["allowed"])
+    rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
+    command = "python -m facepoison study detecting_real_both --faces FOLDER"
+    write("detecting_real_both", rows, _inputs(found, set_up) | asked, began, command)
 
 
 def evading_real(say: Say, found: RealPeople) -> None:
