@@ -26,6 +26,7 @@ TABLES = {
     "detecting_honest": "detecting",
     "detecting_real": "detecting_real",
     "detecting_real_accounts": "detecting_real",
+    "detecting_real_both": "detecting_real_both",
     "detecting_real_honest": "detecting_real",
     "detecting_real_roc": "detecting_real",
     "detecting_real_weaker": "detecting_real_weaker",
