@@ -138,6 +138,26 @@ class TestTraining:
         assert same(trained(clean, poisons, recipe, **more), whole)  # already done
         assert len(said) == recipe.draws // recipe.batch
 
+    def test_a_training_is_kept_once_done_and_is_the_same_from_the_store(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
+        clean, poisons = smooth(20, 1, 16), {"a": checker(smooth(10, 2, 16))}
+        made = train_detector(clean, poisons, SHORT, seed=1)
+        first, other = (detect.trained(clean, poisons, SHORT, seed=seed) for seed in (1, 2))
+
+        def never(*_, **__):
+            raise AssertionError("trained once more")
+
+        never.__module__ = detect.__name__  # the key of what is kept names it
+        monkeypatch.setattr(detect, "train_detector", never)
+        again = detect.trained(clean, poisons, SHORT, seed=1)
+        assert made.sha256 == first.sha256 == again.sha256 != other.sha256
+        assert same(made, again)
+        assert torch.equal(scores(made, clean), scores(again, clean))
+        assert not again.training
+        assert not any(weight.requires_grad for weight in again.parameters())
+        with pytest.raises(AssertionError):
+            detect.trained(clean, {"b": poisons["a"]}, SHORT, seed=1)
+
     def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(self, tmp_path, monkeypatch):
         clean, poisons, file = smooth(20, 1, 16), {"a": checker(smooth(10, 2, 16))}, tmp_path / "state.pt"
         real, done = torch.save, []

@@ -201,3 +201,10 @@ def test_a_reply_is_kept_and_belongs_to_one_detector(tmp_path, monkeypatch):
     detecting.craft_replies(said.append, own, [tiny_extractor(0)], second, asked)
     detecting.craft_replies(said.append, own, [tiny_extractor(0)], first, asked | {"margin": 2.0})
     assert len(list(tmp_path.glob("evading/*"))) == 6
+
+
+def test_networks_together_count_alike():
+    pixels = tiny_pictures(3)
+    bright, dark = (lambda pixels, sign=sign: sign * pixels.float().mean(dim=(1, 2, 3)) for sign in (3, -1))
+    assert torch.allclose(detecting.mean_of(bright, dark)(pixels), pixels.float().mean(dim=(1, 2, 3)))
+    assert torch.equal(detecting.mean_of(bright)(pixels), bright(pixels))

@@ -20,6 +20,7 @@ TABLES = {
     "crowd_size": "crowd",
     "detecting": "detecting",
     "detecting_accounts": "detecting",
+    "detecting_both": "detecting_both",
     "detecting_crossed": "detecting",
     "detecting_crossed_handled": "detecting_crossed_handled",
     "detecting_honest": "detecting",

@@ -386,19 +386,45 @@ def detecting_crossed_handled(say: Say, scratch: Path) -> None:
     write("detecting_crossed_handled", rows, asked, began)
 
 
+def detecting_both(say: Say) -> None:
+    """What the networks that come with the book find, each and together by the mean of their logits.
+
+    Into ``detecting_both.json``. Asked about are the poisons that come with the book, after every handling.
+    """
+    asked, began = read_protocol()["detecting_both"], shipped.begin()
+    posted, thresholds, honest = shipped_posts(say), people_of("thresholds"), people_of("honest")
+    answers = ask(say, shipped_networks(), thresholds, honest, posted, {})
+    people = {attack: each.people for attack, each in posted.items()}
+    how = (people, honest.identities, read_protocol()["detecting"]["allowed"])
+    rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
+    write("detecting_both", rows, asked, began)
+
+
+def shipped_networks() -> dict[str, Score]:
+    """The networks that come with the book, each and then together, by what tables call them."""
+    by_name = {name: scored(detect.load_detector(file)) for name, file in SHIPPED.items()}
+    return by_name | {read_protocol()["detecting_both"]["together"]: mean_of(*by_name.values())}
+
+
+def mean_of(*scores: Score) -> Score:
+    """How poisoned pictures look to several networks together: the mean of their logits, each counting alike."""
+    return lambda pixels: torch.stack([score(pixels) for score in scores]).mean(dim=0)
+
+
 def detecting_strangers(say: Say) -> None:
     """False alarms of the networks that come with the book, on very many people: ``detecting_strangers.json``.
 
-    At the thresholds of ``detecting``.
+    At the thresholds of ``detecting``, and for both networks at once at those of ``detecting_both``.
     """
     asked, began = read_protocol()["detecting_strangers"], shipped.begin()
     clean = made_people(registered(), "strangers", *asked["people"])
+    score = shipped_networks()
     limits = {
         (row["detector"], row["handling"], row["allowed"]): row["threshold"]
-        for row in shipped.read_table("detecting").rows
-        if row["detector"] in SHIPPED
+        for table in ("detecting_both", "detecting")  # where a network stands in both, the latter counts
+        for row in shipped.read_table(table).rows
+        if row["detector"] in score
     }
-    score = {name: scored(detect.load_detector(file)) for name, file in SHIPPED.items()}
     rows = []
     for handling in HANDLINGS:
         parts = [handle(clean.pixels[some], handling) for some in batches(len(clean), AT_A_TIME)]
