@@ -101,6 +101,14 @@ def test_rows_hold_what_lies_above_the_threshold_and_what_really_is_flagged(answ
     assert [row["area"] for row in rows[::2]] == [pytest.approx(14 / 16), 1.0]
 
 
+def test_a_table_holds_the_rows_of_one_detector_after_the_other(answer, people):
+    honest = Pictures(grey(5, 15, 41, 42), people, ("a", "b"))
+    posted = {name: detecting.Posted(people, honest.pixels, grey(*shades)) for name, shades in ATTACKS.items()}
+    who = dict.fromkeys(ATTACKS, people)
+    one, other = (list(detecting.rows_of(name, answer, who, people, [0.0])) for name in ("one", "other"))
+    assert detecting.table_of({"one": answer, "other": answer}, posted, honest, [0.0]) == one + other
+
+
 def test_accounts_are_judged_by_all_of_their_pictures(answer, people):
     who = dict.fromkeys(ATTACKS, people)
     low = replace(

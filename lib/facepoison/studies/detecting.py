@@ -259,6 +259,16 @@ def rows_of(
                 yield row
 
 
+def table_of(
+    answers: Mapping[str, Asked], posted: Mapping[str, Posted], honest: Pictures, allowed: list[float]
+) -> list[Row]:
+    """The rows of ``rows_of`` for one detector after the other, all asked about the same pictures."""
+    people = {attack: each.people for attack, each in posted.items()}
+    return [
+        row for name, answer in answers.items() for row in rows_of(name, answer, people, honest.identities, allowed)
+    ]
+
+
 def _order(people: Tensor) -> list[int]:
     """Who is on pictures, in the order of first appearance."""
     return list(dict.fromkeys(people.tolist()))
@@ -380,10 +390,7 @@ def detecting_crossed_handled(say: Say, scratch: Path) -> None:
         by_name[name] = scored(learnt(say, scratch, lesson.recipe, people_of("taught").pixels, chosen))
     thresholds, honest = people_of("thresholds"), people_of("honest")
     answers = ask(say, by_name, thresholds, honest, posted, dict.fromkeys(by_name, tuple(asked["handlings"])))
-    people = {attack: each.people for attack, each in posted.items()}
-    how = (people, honest.identities, whole["allowed"])
-    rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
-    write("detecting_crossed_handled", rows, asked, began)
+    write("detecting_crossed_handled", table_of(answers, posted, honest, whole["allowed"]), asked, began)
 
 
 def detecting_both(say: Say) -> None:
@@ -394,10 +401,8 @@ def detecting_both(say: Say) -> None:
     asked, began = read_protocol()["detecting_both"], shipped.begin()
     posted, thresholds, honest = shipped_posts(say), people_of("thresholds"), people_of("honest")
     answers = ask(say, shipped_networks(), thresholds, honest, posted, {})
-    people = {attack: each.people for attack, each in posted.items()}
-    how = (people, honest.identities, read_protocol()["detecting"]["allowed"])
-    rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
-    write("detecting_both", rows, asked, began)
+    allowed = read_protocol()["detecting"]["allowed"]
+    write("detecting_both", table_of(answers, posted, honest, allowed), asked, began)
 
 
 def shipped_networks() -> dict[str, Score]:

@@ -36,9 +36,9 @@ from facepoison.studies.detecting import (
     mean_of,
     originals,
     replies,
-    rows_of,
     scored,
     sifted,
+    table_of,
 )
 
 CARRIED = "made faces, then photographs"
@@ -113,9 +113,7 @@ def detecting_real(say: Say, found: RealPeople) -> None:
     people = {attack: each.people for attack, each in posts.items()}
     inputs = _inputs(found, set_up) | asked
     command = "python -m facepoison study detecting_real --faces FOLDER"
-    how = (people, honest.identities, asked["allowed"])
-    rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
-    write("detecting_real", rows, inputs, began, command)
+    write("detecting_real", table_of(answers, posts, honest, asked["allowed"]), inputs, began, command)
     flags = (people, honest.identities, whole["allowed"])  # after all handlings there are pictures enough for 0.1 %
     rows = [row for name, answer in answers.items() for row in flagged_of(name, answer, *flags)]
     write("detecting_real_honest", rows, inputs | {"allowed_at_once": whole["allowed"]}, began, command)
@@ -147,9 +145,7 @@ def detecting_real_weaker(say: Say, found: RealPeople) -> None:
     detectors = {network.name: scored(network) for network in taught}
     handlings = ("as taken", read_protocol()["detecting"]["handled"])
     answers = ask(say, detectors, found.data.public, honest, posts, dict.fromkeys(detectors, handlings))
-    people = {attack: each.people for attack, each in posts.items()}
-    how = (people, honest.identities, whole["allowed"])
-    rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
+    rows = table_of(answers, posts, honest, whole["allowed"])
     command = "python -m facepoison study detecting_real_weaker --faces FOLDER"
     write("detecting_real_weaker", rows, _inputs(found, set_up) | asked, began, command)
 
@@ -162,9 +158,7 @@ def detecting_real_both(say: Say, found: RealPeople) -> None:
     taught = [_network(say, set_up, whole, like, start=SHIPPED[like.name]) for like in (NETWORK, RESIDUAL)]
     detectors = {f"{asked['together']}, {CARRIED}": mean_of(*map(scored, taught))}
     answers = ask(say, detectors, found.data.public, honest, posts, {})
-    people = {attack: each.people for attack, each in posts.items()}
-    how = (people, honest.identities, whole["allowed"])
-    rows = [row for name, answer in answers.items() for row in rows_of(name, answer, *how)]
+    rows = table_of(answers, posts, honest, whole["allowed"])
     command = "python -m facepoison study detecting_real_both --faces FOLDER"
     write("detecting_real_both", rows, _inputs(found, set_up) | asked, began, command)
 
