@@ -142,6 +142,7 @@ def study(
         "calibrations": detecting.calibrations,
         "detecting": partial(detecting.detecting, scratch=scratch),
         "detecting_crossed_handled": partial(detecting.detecting_crossed_handled, scratch=scratch),
+        "detecting_crossed_pictures": partial(detecting.detecting_crossed_pictures, scratch=scratch),
         "detecting_both": detecting.detecting_both,
         "detecting_strangers": detecting.detecting_strangers,
         "sifting": partial(detecting.sifting, scratch=scratch),

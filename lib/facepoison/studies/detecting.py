@@ -376,21 +376,38 @@ def calibrations(say: Say) -> None:
 
 
 def detecting_crossed_handled(say: Say, scratch: Path) -> None:
-    """What networks on residuals find that know one attack, two or three: ``detecting_crossed_handled.json``.
+    """What networks on residuals find that know one attack, two or three: ``detecting_crossed_handled.json``."""
+    _crossed_handled(say, scratch, "detecting_crossed_handled", RESIDUAL)
+
+
+def detecting_crossed_pictures(say: Say, scratch: Path) -> None:
+    """The same of networks on pictures, from the same lessons: ``detecting_crossed_pictures.json``."""
+    _crossed_handled(say, scratch, "detecting_crossed_pictures", NETWORK)
+
+
+def _crossed_handled(say: Say, scratch: Path, table: str, recipe: Recipe) -> None:
+    """Attack learnt from x attack posted x handling, with as many poisons by one attack as by another.
 
     Asked about are the poisons that come with the book.
+
+    Args:
+        say: Told how it goes.
+        scratch: Where trainings resume from.
+        table: The study; what the protocol does not ask under its name stands under ``detecting_crossed_handled``.
+        recipe: How the networks learn, but for the number of draws.
     """
-    asked, began = read_protocol()["detecting_crossed_handled"], shipped.begin()
+    began = shipped.begin()
+    asked = read_protocol()["detecting_crossed_handled"] | read_protocol()[table]
     whole, posted = read_protocol()["detecting"], shipped_posts(say)
     poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(say, scratch, asked).items()}
-    recipe, every = replace(RESIDUAL, draws=asked["draws"]), tuple(poisons)
+    recipe, every = replace(recipe, draws=asked["draws"]), tuple(poisons)
     by_name: dict[str, Score] = {}
     for name, lesson in (with_fewer(recipe, every) | {"all three": Lesson(recipe, every)}).items():
         chosen = {attack: poisons[attack] for attack in lesson.attacks}
         by_name[name] = scored(learnt(say, scratch, lesson.recipe, people_of("taught").pixels, chosen))
     thresholds, honest = people_of("thresholds"), people_of("honest")
     answers = ask(say, by_name, thresholds, honest, posted, dict.fromkeys(by_name, tuple(asked["handlings"])))
-    write("detecting_crossed_handled", table_of(answers, posted, honest, whole["allowed"]), asked, began)
+    write(table, table_of(answers, posted, honest, whole["allowed"]), asked, began)
 
 
 def detecting_both(say: Say) -> None:
