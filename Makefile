@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 STORE := _build/store
 # certificates of the machine, as pip and git take them: behind a proxy there may be one more
 export UV_SYSTEM_CERTS ?= 1
+# what was compiled once is kept in .venv; where this is set, every kernel would compile all that it imports
+export PYTHONDONTWRITEBYTECODE :=
 CODE := lib tests benchmarks notebooks
 
 PARAMETERS := PROFILE DATASET SEED EXTRACTORS SET

@@ -101,9 +101,14 @@ def registered_setting() -> dict[str, object]:
     return dict(tomllib.loads((DATA / "protocol.toml").read_text())["registered"])
 
 
-def shown(value: float, unit: str) -> str:
-    """A value with its unit, as people read it: ``0.974`` of unit share is ``97.4 %``."""
+def shown(value: float, unit: str, tolerance: float = 0.0) -> str:
+    """A value with its unit, as people read it: ``0.974`` of unit share is ``97.4 %``.
+
+    Where a tolerance is given that the usual digits would show as nothing, there are more of them.
+    """
     factor, suffix, digits = UNITS[unit]
+    while tolerance and not float(f"{tolerance * factor:.{digits}f}"):
+        digits += 1
     return f"{value * factor:.{digits}f}{suffix}"
 
 
@@ -176,10 +181,10 @@ class Ledger:
 
 def as_text(record: Mapping[str, object]) -> str:
     """A claim as three lines: statement, measured value, verdict. Only the second differs between machines."""
-    unit = str(record["unit"])
+    unit, tolerance = str(record["unit"]), float(record["tolerance"])  # type: ignore[arg-type]
 
     def number(key: str) -> str:
-        return shown(float(record[key]), unit)  # type: ignore[arg-type]
+        return shown(float(record[key]), unit, tolerance)  # type: ignore[arg-type]
 
     parts = [f"measured {number('value')}", f"n = {record['n']} {record['n_of']}"]
     if record["low"] is not None:
@@ -192,8 +197,7 @@ def as_text(record: Mapping[str, object]) -> str:
         verdict += f"; declared: {record['declared']}"
     if record["registered"] and record["registered_value"] is not None:
         agrees = "agrees" if record["agrees"] else "DISAGREES"
-        tolerance = shown(float(record["tolerance"]), unit)  # type: ignore[arg-type]
-        verdict += f"; {agrees} with the registered {number('registered_value')} within {tolerance}"
+        verdict += f"; {agrees} with the registered {number('registered_value')} within {number('tolerance')}"
     return f"{record['statement']}\n{', '.join(parts)}\n{verdict}"
 
 

@@ -64,7 +64,7 @@ def beside(
     def told(claim: Mapping[str, Any]) -> str:
         link = f"../notebooks/{claim['chapter']}.html#claim-{claim['id']}"
         word = "holds" if claim["holds"] else "does not hold"
-        value = shown(claim["value"], claim["unit"])
+        value = shown(claim["value"], claim["unit"], claim["tolerance"])
         return f'<li><a href="{link}">{html.escape(claim["statement"])}</a> {value}: {word}</li>'
 
     rows = []

@@ -31,20 +31,23 @@ ENDINGS = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 
 def card(claim: Mapping[str, Any]) -> str:
     """A claim as HTML: statement, value with interval, n, clean error, where it was computed, verdict."""
-    unit = str(claim.get("unit", "number"))
-    rows = [("measured", shown(claim["value"], unit))]
+
+    def number(key: str) -> str:
+        return shown(claim[key], claim.get("unit", "number"), claim.get("tolerance", 0.0))
+
+    rows = [("measured", number("value"))]
     if claim.get("low") is not None:
-        rows.append(("95 % interval", f"{shown(claim['low'], unit)} to {shown(claim['high'], unit)}"))
+        rows.append(("95 % interval", f"{number('low')} to {number('high')}"))
     rows.append(("n", f"{claim['n']} {claim.get('n_of', '')}".strip()))
     if claim.get("clean_error") is not None:
-        rows.append(("clean error", shown(claim["clean_error"], unit)))
+        rows.append(("clean error", number("clean_error")))
     rows.append(("source", str(claim.get("source", "computed here"))))
     state = "holds" if claim["holds"] else "declared" if claim.get("declared") else "fails"
     verdict = {"holds": "Holds", "declared": "Did not reproduce", "fails": "Does not hold"}[state]
     if claim.get("declared"):
         verdict += f": {claim['declared']}"
     if claim.get("agrees") is False:
-        verdict += f" (registered value {shown(claim['registered_value'], unit)}, outside its tolerance)"
+        verdict += f" (registered value {number('registered_value')}, outside its tolerance)"
     cells = "".join(f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in rows)
     return (
         f'<section class="claim claim-{state}" id="claim-{html.escape(claim["id"])}" aria-label="Claim">'

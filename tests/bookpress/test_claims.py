@@ -82,6 +82,13 @@ def test_unknown_claims_and_numbers_without_n_are_refused(displayed):
     assert not displayed
 
 
+@pytest.mark.parametrize(
+    ("tolerance", "seen"), [(0.0, "0.2 %"), (0.0005, "0.2 %"), (0.0001, "0.17 %"), (1e-5, "0.172 %")]
+)
+def test_digits_are_enough_to_show_the_tolerance(tolerance, seen):
+    assert claims.shown(0.00172, "share", tolerance) == seen
+
+
 def test_a_ledger_needs_to_know_its_setting():
     with pytest.raises(ValueError, match="dataset"):
         claims.open_ledger("01_x", profile="fast", seed=1)

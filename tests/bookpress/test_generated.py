@@ -12,6 +12,7 @@ def claim(name, holds=True, low=0.1):
         "statement": f"{name} <is> so.",
         "value": 0.25,
         "unit": "share",
+        "tolerance": 0.0005,
         "holds": holds,
         "low": low,
         "n": 20,
