@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from facepoison.detect import precision
+from facepoison.experiment import called
 from facepoison.protection import Rate
 
 Row = Mapping[str, Any]
@@ -121,6 +123,16 @@ def by_attack(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], dict[
     for row in rows:
         found.setdefault(tuple(row[column] for column in columns), {})[row["attack"]] = row
     return found
+
+
+def left_out(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
+    """By handling and attack, as of ``by_attack``: the row of the detector that learnt from all other attacks."""
+    return by_attack([row for row in rows if row["detector"] == f"all but {called(row['attack'])}"], "handling")
+
+
+def mean_found(table: Mapping[Any, Mapping[str, Row]]) -> float:
+    """What detectors find, the mean over all of a table of ``by_attack``."""
+    return fmean(row["found"].value for rows in table.values() for row in rows.values())
 
 
 def points(rows: Iterable[Row], attack: str, **how: object) -> list[tuple[float, float]]:

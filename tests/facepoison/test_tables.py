@@ -110,6 +110,17 @@ def test_rows_are_gathered_by_some_columns_and_then_by_attack():
     assert found["net", "JPEG 75"] == {"a": DETECTED[1], "b": DETECTED[3]}
 
 
+def test_of_each_attack_the_detector_is_picked_that_did_not_learn_it():
+    rows = [
+        {"detector": detector, "attack": attack, "handling": "noise", "found": of(found)}
+        for detector, found in (("all but LowKey (MSE)", 0.2), ("all but Fawkes v1.0 high", 0.4), ("all three", 1.0))
+        for attack in ("lowkey", "fawkes_v1_high")
+    ]
+    found = tables.left_out(rows)
+    assert found == {("noise",): {"lowkey": rows[0], "fawkes_v1_high": rows[3]}}
+    assert tables.mean_found(found) == pytest.approx(0.3)
+
+
 def test_points_of_curves_are_found_and_said():
     rows = [
         {"handling": "as taken", "false_alarms": of(false), "a": of(found)}
