@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from facenet_pytorch import MTCNN
 
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
@@ -166,8 +167,7 @@ def test_colour_does_not_give_identity_away():
 
 @pytest.mark.slow
 def test_a_face_detector_finds_the_faces():
-    facenet_pytorch = pytest.importorskip("facenet_pytorch")
-    detector = facenet_pytorch.MTCNN(keep_all=False, device="cpu")
+    detector = MTCNN(keep_all=False, device="cpu")
     pixels = make_pictures("test", 30, 1, 160, 13, device="cpu").pixels
     found = [detector.detect(picture.permute(1, 2, 0).numpy())[1][0] for picture in pixels]
     assert sum(p is not None and p > 0.9 for p in found) >= 27  # 95 % of 500 is the aim; 27 of 30 leaves chance room
