@@ -14,8 +14,8 @@ import torch
 
 from facepoison.adapt import ROBUST
 from facepoison.device import device_kind, pick_device, synchronise
-from facepoison.end_to_end import fine_tune
 from facepoison.extractors.catalog import load_extractor
+from facepoison.fine_tuning import fine_tune
 from facepoison.pictures.procedural import make_pictures
 from facepoison.protocol import read_protocol
 

@@ -29,6 +29,31 @@ def of_files(paths: Iterable[Path], root: Path) -> str:
     return of_text(*(f"{path.relative_to(root)}={of_file(path)}" for path in sorted(paths)))
 
 
+class _Bare(ast.NodeTransformer):
+    """Takes docstrings and annotations out of a syntax tree: people and type checkers read them, nothing runs them."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        self.generic_visit(node)  # a field without a value still is one: its name stays
+        return ast.Assign([node.target], node.value, lineno=node.lineno) if node.value else ast.Expr(node.target)
+
+
+def of_code(source: str) -> str:
+    """SHA-256 of what a Python source does: its syntax tree without comments, layout, docstrings and annotations."""
+    return of_text(ast.dump(_Bare().visit(ast.parse(source))))
+
+
 def imported_modules(source: str, package: str = "") -> set[str]:
     """Names of all modules that a Python source imports, submodules of ``from`` imports included.
 
@@ -74,14 +99,15 @@ def closure(names: Iterable[str], lib: Path = LIB) -> frozenset[Path]:
             continue
         found.add(file)
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        waiting |= imported_modules(file.read_text(), package)
+        waiting |= imported_modules(file.read_text(encoding="utf-8"), package)
     return frozenset(found)
 
 
 @cache
 def of_modules(*names: str, lib: Path = LIB) -> str:
-    """SHA-256 of the code that the named modules run, everything they import from ``lib`` included."""
-    return of_files(closure(names, lib), lib)
+    """SHA-256 of the code that the named modules run, everything they import from ``lib`` included, by ``of_code``."""
+    files = sorted(closure(names, lib))
+    return of_text(*(f"{path.relative_to(lib)}={of_code(path.read_text(encoding='utf-8'))}" for path in files))
 
 
 def commit() -> str:

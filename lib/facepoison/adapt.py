@@ -13,22 +13,21 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-import fingerprint
 from facepoison.device import batches
-from facepoison.end_to_end import EndToEnd, fine_tune
-from facepoison.experiment import METHODS, Preset, Progress, craft, find_preset, poison
+from facepoison.experiment import Preset, Progress, decided_by, find_preset, maker, poison
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
+from facepoison.fine_tuning import EndToEnd, fine_tune
 from facepoison.pictures import Pictures
 from facepoison.poisons.fawkes_v03 import FawkesV03
 from facepoison.protocol import Data, Setting
-from facepoison.store import Arrays, describe, remember, written_whole
+from facepoison.store import Arrays, of_weights, remember, resumable, written_whole
 
 SHARD = 10  # people in one file of poisoned pictures
 
 ROBUST = EndToEnd("robust training", draws=160_000, rate=1e-3, bfloat16=True)
 """As many draws as FaceCure makes (500 steps x 10 epochs x batches of 32), each a person drawn uniformly and then one
-of the person's pictures, clean or poisoned; the rest is as in ``end_to_end.EndToEnd``, which says why, but for the
+of the person's pictures, clean or poisoned; the rest is as in ``fine_tuning.EndToEnd``, which says why, but for the
 extractor's rate. End-to-end training takes what clean accuracy bears; that is too little here. The rate was chosen on
 20 of the trainer's own people, none of them a user, whose poison was not trained on: rates 1e-4, 5e-4 and 2e-3 (16,000
 draws, 80 people poisoned by both attacks) left LowKey protecting 97, 65 and 65 % of their probes, 1e-3 and 3e-3 (40,000
@@ -51,7 +50,7 @@ def poison_people(
         pixels: Clean pictures, uint8 (people, pictures of each, 3, H, W).
         preset: The attack.
         surrogates: What it is made on.
-        folder: Where the files go, ``SHARD`` people each, into a sub-folder named by everything that they depend on.
+        folder: Where the files go, ``SHARD`` people each, under the key of everything that they depend on.
         seed: Of the poison.
         report: Receives lines on how it goes.
         public: Other people's pictures, for targeted attacks.
@@ -62,21 +61,15 @@ def poison_people(
     Raises:
         InputError: the attack refuses its input, or a file cannot be written.
     """
-    code = fingerprint.of_modules(METHODS[type(preset)].__module__)
-    parts: Mapping[str, object] = {
-        "preset": describe(preset),
-        "surrogates": [surrogate.sha256 for surrogate in surrogates],
-        "seed": seed,
-        "public": describe(public.pixels),
-    }
-    place = folder / f"{preset.name.replace(' ', '-')}-{fingerprint.of_text(code, repr(parts))[:12]}"
+    how, attack = decided_by(preset, surrogates, public, seed), maker(preset, surrogates, public, seed)
     shards: list[Tensor] = []
     start, made = time.perf_counter(), 0
     for some in batches(len(pixels), SHARD):
         clean = pixels[some]
-        path = place / f"{some.start:05}-{fingerprint.of_text(repr(describe(clean)))[:12]}.safetensors"
+        name = f"{preset.name}-{some.start:05}"
+        path = resumable(folder, name, ".safetensors", pixels=clean, **how)  # type: ignore[arg-type]
         if not path.is_file():
-            poisoned = _craft_each(clean, preset, surrogates, public, seed)
+            poisoned = _poison_each(clean, attack, isinstance(preset, FawkesV03))
             with written_whole(path) as scratch:
                 save_file({"pixels": poisoned}, scratch)
             made += len(clean)
@@ -87,15 +80,15 @@ def poison_people(
     return torch.cat(shards)
 
 
-def _craft_each(people: Tensor, preset: Preset, surrogates: Sequence[Extractor], public: Pictures, seed: int) -> Tensor:
-    """Each person's pictures (people, pictures of each, 3, H, W), poisoned.
+def _poison_each(people: Tensor, attack: Callable[[Tensor], Tensor], alone: bool) -> Tensor:
+    """Each person's pictures (people, pictures of each, 3, H, W), poisoned, a person ``alone`` or all at once.
 
     Fawkes v0.3 takes its aim from all pictures of one person. The other attacks look at one picture at a time, so that
     everybody's can share batches: full ones take two thirds of the time of those of four pictures.
     """
-    if isinstance(preset, FawkesV03):
-        return torch.stack([craft(preset, own, surrogates, public, seed) for own in people])
-    return craft(preset, people.flatten(0, 1), surrogates, public, seed).view_as(people)
+    if alone:
+        return torch.stack([attack(own) for own in people])
+    return attack(people.flatten(0, 1)).view_as(people)
 
 
 def poison_public(
@@ -147,7 +140,7 @@ def harden(
     preset: EndToEnd = ROBUST,
     *,
     seed: int,
-    checkpoint: Path | None = None,
+    scratch: Path | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Extractor:
     """Train an extractor to see through poison, as FaceCure does: to name public people, poisoned or not.
@@ -159,7 +152,8 @@ def harden(
             control, which sees the same people as often and no poison.
         preset: How to train.
         seed: Of head and draws.
-        checkpoint: File from which a killed training resumes. Without one the store keeps the training once it is done.
+        scratch: Folder in which a long training keeps its state, and resumes from it. Without one the store keeps the
+            training once it is done.
         report: Receives lines on how it goes.
 
     Returns:
@@ -174,16 +168,15 @@ def harden(
     labels = torch.cat([part.identities for part in parts])
 
     def train() -> Arrays:
-        model = fine_tune(extractor, pixels, labels, preset, seed=seed, checkpoint=checkpoint, report=report)
+        model = fine_tune(extractor, pixels, labels, preset, seed=seed, scratch=scratch, report=report)
         return dict(model.extractor.network.state_dict())
 
-    if checkpoint is None:
+    if scratch is None:
         state = remember(
             "robust",
             train,
             by=[fine_tune, load_extractor],
-            extractor=extractor.sha256,
-            contract=extractor.contract,
+            extractor=extractor,
             pixels=pixels,
             labels=labels,
             preset=preset,
@@ -194,10 +187,9 @@ def harden(
     network = copy.deepcopy(extractor.network)
     network.load_state_dict(state)
     network = network.half().float().requires_grad_(False)
-    weights = {name: describe(weight.flatten()) for name, weight in network.state_dict().items()}
     return Extractor(
         network,
         extractor.contract,
         name=f"{extractor.name} trained on {' and '.join(poisons) or 'clean pictures'}",
-        sha256=fingerprint.of_text(repr(weights)),
+        sha256=of_weights(network),
     ).to(extractor.mean.device)

@@ -99,9 +99,11 @@ def train_baseline(
 
 
 def baseline_scores(classifier: Classifier, pixels: Tensor) -> Tensor:
-    """How poisoned pictures look to a baseline: float32 (N,) of uint8 pictures (N, 3, H, W).
+    """How poisoned pictures look to a baseline: float32 (N,) of uint8 pictures (N, 3, H, W)."""
+    return torch.from_numpy(classifier.decision_function(kept_statistics(pixels).numpy())).float()
 
-    Their statistics are computed once and then kept, whichever baseline asks.
-    """
+
+def kept_statistics(pixels: Tensor) -> Tensor:
+    """As ``statistics``, computed once and then kept, whichever baseline asks."""
     kept = remember("statistics", lambda: {"statistics": statistics(pixels)}, by=[statistics], pixels=pixels)
-    return torch.from_numpy(classifier.decision_function(kept.arrays["statistics"].numpy())).float()
+    return kept.arrays["statistics"]

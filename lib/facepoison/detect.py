@@ -27,7 +27,7 @@ from facepoison.pictures import to_float
 from facepoison.pictures.handling import handle_at_random
 from facepoison.poisons.lowkey import Perceptual
 from facepoison.poisons.similarity import squared_change
-from facepoison.store import describe, remember, written_whole
+from facepoison.store import of_weights, remember, resumable, written_whole
 
 DETECTORS = fingerprint.LIB.parent / "data" / "detectors"
 DEFAULT = "residual"  # which of these ``python -m facepoison detect`` asks: on photographs it finds more
@@ -117,6 +117,10 @@ class Detector(nn.Module):
             nn.Linear(wide, 1),
         )
 
+    def key_parts(self) -> Mapping[str, object]:
+        """What stands for it in the key of a result: hash of its weights, and what it sees."""
+        return {"sha256": self.sha256, "residual": self.residual}
+
     def forward(self, pictures: Tensor) -> Tensor:
         """Logits (B,) of RGB float pictures (B, 3, H, W) in [0, 1], of any size from 16 pixels up."""
         odd = [side % 2 for side in pictures.shape[-2:]]
@@ -138,7 +142,7 @@ def train_detector(
     seed: int,
     start: Detector | None = None,
     device: str = "auto",
-    checkpoint: Path | None = None,
+    scratch: Path | None = None,
     report: Callable[[str], None] | None = None,
     every: float = 60.0,
 ) -> Detector:
@@ -151,10 +155,10 @@ def train_detector(
         seed: Of weights, draws and what befalls the pictures.
         start: A detector to go on from; it stays as it is.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        checkpoint: File that the state is kept in, from which a killed training resumes to the same result; it belongs
-            to one set of pictures and one recipe.
+        scratch: Folder in which the state is kept, under the key of all that decides the result, and from which a
+            killed training resumes to the same.
         report: Receives lines on how it goes.
-        every: Seconds between two checkpoints; each also reports.
+        every: Seconds between two times that the state is kept; each also reports.
 
     Returns:
         The detector, frozen, in evaluation mode, its weights rounded to half precision as files hold them.
@@ -184,6 +188,8 @@ def train_detector(
     model = model.to(where).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(model.parameters(), recipe.rate, weight_decay=recipe.weight_decay)
     done = 0
+    given = {"clean": clean, "poisons": list(poisons.items()), "recipe": recipe, "seed": seed, "start": start}
+    checkpoint = resumable(scratch, recipe.name, ".pt", by=[train_detector], **given) if scratch is not None else None
     if checkpoint is not None and checkpoint.is_file():
         state = torch.load(checkpoint, map_location=where, weights_only=True)
         model.load_state_dict(state["model"])
@@ -210,8 +216,8 @@ def train_detector(
             last = now
             if checkpoint is not None:
                 state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
-                with written_whole(checkpoint) as scratch:
-                    torch.save(state, scratch)
+                with written_whole(checkpoint) as file:
+                    torch.save(state, file)
             if report:
                 left = (now - begun) / (step + 1 - first) * (steps - step - 1) / 60
                 report(f"{recipe.name}: step {step + 1} of {steps}, loss {loss.item():.3f}, {left:.1f} min left")
@@ -229,7 +235,7 @@ def trained(clean: Tensor, poisons: Mapping[str, Tensor], recipe: Recipe, *, see
         lambda: dict(train_detector(clean, poisons, recipe, seed=seed).state_dict()),
         by=[train_detector],
         clean=clean,
-        poisons=poisons,
+        poisons=list(poisons.items()),  # in their order, which the draws depend on
         recipe=recipe,
         seed=seed,
     )
@@ -242,8 +248,7 @@ def _finished(model: Detector, name: str) -> Detector:
     """A trained detector as files hold it: frozen, in half precision, with a name and the hash of its weights."""
     model = model.half().float().eval().requires_grad_(False)
     model.name = name
-    weights = {key: describe(weight.flatten()) for key, weight in model.state_dict().items()}
-    model.sha256 = fingerprint.of_text(repr(weights))
+    model.sha256 = of_weights(model)
     return model
 
 

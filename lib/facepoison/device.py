@@ -57,7 +57,8 @@ def device_kind(name: str = "auto") -> str:
 @cache
 def versions() -> dict[str, str]:
     """Versions of the libraries whose arithmetic enters results."""
-    names = ("torch", "torchvision", "numpy", "scipy", "pillow", "timm", "facenet-pytorch")
+    names = ["torch", "torchvision", "numpy", "scipy", "pillow", "timm", "facenet-pytorch"]
+    names += ["scikit-learn", "onnx2torch", "onnxruntime"]
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,18 +13,19 @@ from torch import Tensor
 
 from facepoison import shipped, store
 from facepoison.device import generator
-from facepoison.end_to_end import END_TO_END, EndToEnd, EndToEndOutcome, end_to_end, play_round
+from facepoison.end_to_end import EndToEndOutcome, end_to_end
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
+from facepoison.fine_tuning import END_TO_END, EndToEnd, play_round
 from facepoison.pictures import Pictures, resize
 from facepoison.poisons.fawkes import FAWKES_V1_HIGH, FAWKES_V1_LOW, FAWKES_V1_MID, FawkesV1, fawkes_v1
 from facepoison.poisons.fawkes_v03 import FAWKES_V03_HIGH, FawkesV03, fawkes_v03
 from facepoison.poisons.lowkey import LOWKEY, LowKey, lowkey
 from facepoison.poisons.similarity import change
-from facepoison.protection import Answers, Protection, linear_rounds, protection, write_table
+from facepoison.protection import Answers, Protection, protection, write_table
 from facepoison.protocol import Data, Setting, embeddings, load_data, load_extractors, read_protocol
-from facepoison.recognition import Recogniser
+from facepoison.recognition import Recogniser, linear_rounds
 from fingerprint import LIB
 
 Progress = Callable[[int, int], None]
@@ -94,21 +95,21 @@ def surrogates_of(setting: Setting, preset: Preset) -> tuple[str, ...]:
     return setting.surrogates[: preset.extractors]
 
 
-def craft(preset: Preset, pixels: Tensor, surrogates: Sequence[Extractor], public: Pictures, seed: int) -> Tensor:
-    """Poison the pictures of one user, uint8 (N, 3, H, W), by the attack that a preset belongs to."""
-    match preset:
-        case FawkesV03():  # one seed for all would draw them all the same place among the furthest
-            own = hashlib.sha256(pixels.cpu().numpy().tobytes()).hexdigest()
-            seed = generator(seed, "user", own).initial_seed()
-            return fawkes_v03(pixels, surrogates, preset, public=public, seed=seed)
-        case FawkesV1():
-            return fawkes_v1(pixels, surrogates, preset, seed=seed)
-        case LowKey():
-            return lowkey(pixels, surrogates, preset, seed=seed)
-
-
 METHODS: dict[type, Callable[..., Tensor]] = {FawkesV03: fawkes_v03, FawkesV1: fawkes_v1, LowKey: lowkey}
-"""The function behind each kind of preset: its code is part of the key that a poison is kept under."""
+"""The function behind each kind of preset."""
+
+
+def maker(preset: Preset, surrogates: Sequence[Extractor], public: Pictures, seed: int) -> Callable[[Tensor], Tensor]:
+    """The attack that a preset belongs to, ready for the pictures of one user, uint8 (N, 3, H, W)."""
+    more = {"public": public} if isinstance(preset, FawkesV03) else {}
+    return partial(METHODS[type(preset)], surrogates=surrogates, preset=preset, seed=seed, **more)
+
+
+def decided_by(preset: Preset, surrogates: Sequence[Extractor], public: Pictures, seed: int) -> dict[str, object]:
+    """What decides a poison besides the pictures that it is made of, for ``store``: its code and its inputs."""
+    targets = {"public": public} if isinstance(preset, FawkesV03) else {}
+    code = [METHODS[type(preset)], load_extractor]
+    return {"by": code, "preset": preset, "surrogates": list(surrogates), "seed": seed, **targets}
 
 
 def poison(
@@ -124,16 +125,12 @@ def poison(
         public: Pictures of other people, for targeted attacks.
     """
     surrogates = [networks[name] for name in surrogates_of(setting, preset)]
-    targets = {"public": public.pixels, "who": public.identities} if isinstance(preset, FawkesV03) else {}
+    attack = maker(preset, surrogates, public, setting.seed)
     return store.remember(
         "poison",
-        lambda: {"pixels": craft(preset, pixels, surrogates, public, setting.seed)},
-        by=[METHODS[type(preset)], load_extractor],
-        preset=preset,
+        lambda: {"pixels": attack(pixels)},
         pixels=pixels,
-        surrogates=[surrogate.sha256 for surrogate in surrogates],
-        seed=setting.seed,
-        **targets,
+        **decided_by(preset, surrogates, public, setting.seed),  # type: ignore[arg-type]
     )
 
 
@@ -194,7 +191,7 @@ def shipped_inputs(setting: Setting, attack: str, networks: Mapping[str, Extract
     return {
         "attack": attack,
         "preset": PRESETS[attack],
-        "surrogates": {name: networks[name].sha256 for name in surrogates_of(setting, PRESETS[attack])},
+        "surrogates": {name: networks[name] for name in surrogates_of(setting, PRESETS[attack])},
         "dataset": setting.dataset if setting.made else "folder",
         "seed": setting.seed,
         "size": setting.size,
@@ -227,15 +224,10 @@ def play(
 def _linear_kept(
     gallery: Tensor, labels: Tensor, asked: Sequence[Tensor], poisoned: Mapping[int, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """As ``protection.linear_rounds``, computed once and then kept: it takes seconds for each attack and extractor."""
-
-    def compute() -> store.Arrays:
-        before, after = linear_rounds(gallery, labels, asked, poisoned)
-        return {"before": before, "after": after}
-
+    """As ``recognition.linear_rounds``, computed once and then kept: it takes seconds for each attack and extractor."""
     kept = store.remember(
         "linear",
-        compute,
+        lambda: dict(zip(("before", "after"), linear_rounds(gallery, labels, asked, poisoned), strict=True)),
         by=[linear_rounds],
         gallery=gallery,
         labels=labels,
@@ -278,8 +270,7 @@ def retrain(
             "end-to-end",
             lambda: play_round(extractor, gallery, labels, probes, preset, seed=seed),
             by=[play_round, load_extractor],
-            extractor=extractor.sha256,
-            contract=extractor.contract,
+            extractor=extractor,
             gallery=gallery,
             labels=labels,
             probes=probes,

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from facepoison.errors import InputError
-from facepoison.recognition import Metric, Recogniser, closest, fit_linear, identity_distances
+from facepoison.recognition import Metric, Recogniser, closest, identity_distances, linear_rounds
 from facepoison.store import written_whole
 
 CONFIDENCE = 0.95
@@ -290,8 +290,8 @@ def protection(
         recogniser: ``"nearest"`` neighbour, or ``"linear"``: a logistic regression for each round
             (``recognition.fit_linear``), whose distances are negative log-probabilities.
         confidence: Of the intervals.
-        linear: What plays the linear recogniser's rounds, called as ``linear_rounds`` is, which does so by default; put
-            a remembering one here.
+        linear: What plays the linear recogniser's rounds, called as ``recognition.linear_rounds`` is, which does so by
+            default; put a remembering one here.
 
     Raises:
         InputError: embeddings or labels are wrong, there is no user, a user has no probe, no gallery picture, or
@@ -344,29 +344,6 @@ def _nearest_rounds(
         after[rows, user] = identity_distances(embeddings, zeros, probes, 1, metric)[:, 0]
         start = rows.stop
     return before, after
-
-
-def linear_rounds(
-    gallery: Tensor, labels: Tensor, asked: Sequence[Tensor], poisoned: Mapping[int, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Negative log-probabilities of the users' probes without and with poison, as ``compared`` takes them.
-
-    Args:
-        gallery: Clean unit embeddings (G, D).
-        labels: Their identities, int64 (G,).
-        asked: For each user the unit embeddings of the probes (p, D).
-        poisoned: For each user the unit embeddings (g, D) of the gallery pictures as published, in the same order.
-
-    Returns:
-        Two of float32 (P, n), n - 1 being the highest label; infinite for identities not in the gallery.
-
-    Raises:
-        InputError: as in ``recognition.fit_linear``.
-    """
-    n = int(labels.max()) + 1
-    clean, rounds = fit_linear(gallery, labels, poisoned)
-    after = [rounds[user].distances(probes, n) for user, probes in zip(poisoned, asked, strict=True)]
-    return clean.distances(torch.cat(list(asked)), n), torch.cat(after)
 
 
 def write_table(path: Path, tables: Sequence[tuple[Answers, Mapping[str, object]]], names: Sequence[str]) -> None:

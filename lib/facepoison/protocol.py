@@ -148,7 +148,10 @@ def made_people(setting: Setting, population: str, n: int, per_person: int, size
     size = size or setting.size
     kept = store.remember(
         "made",
-        lambda: _tensors(make_pictures(label, n, per_person, size, setting.seed)),
+        lambda: {
+            "pixels": (made := make_pictures(label, n, per_person, size, setting.seed)).pixels,
+            "identities": made.identities,
+        },
         by=[make_pictures],
         population=label,
         n=n,
@@ -158,10 +161,6 @@ def made_people(setting: Setting, population: str, n: int, per_person: int, size
     )
     names = tuple(f"{label}/{index:05d}" for index in range(n))
     return Pictures(kept.arrays["pixels"], kept.arrays["identities"], names)
-
-
-def _tensors(pictures: Pictures) -> store.Arrays:
-    return {"pixels": pictures.pixels, "identities": pictures.identities}
 
 
 @dataclass(frozen=True)
@@ -281,8 +280,7 @@ def embeddings(extractor: Extractor, pixels: Tensor) -> Tensor:
         "embeddings",
         lambda: {"embeddings": embed(extractor, pixels)},
         by=[embed, load_extractor],
-        extractor=extractor.sha256,
-        contract=extractor.contract,
+        extractor=extractor,
         pixels=pixels,
     )
     return kept.arrays["embeddings"]

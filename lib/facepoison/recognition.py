@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -286,6 +286,29 @@ def _newton_step(x: Tensor, p: Tensor, penalty: Tensor, gradient: Tensor, length
         before, squared = squared, residual.square().sum(dim=(1, 2))
         direction = residual + (squared / before.clamp(min=1e-300))[:, None, None] * direction
     return step
+
+
+def linear_rounds(
+    gallery: Tensor, labels: Tensor, asked: Sequence[Tensor], poisoned: Mapping[int, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Negative log-probabilities of the users' probes without and with poison, as ``protection.compared`` takes them.
+
+    Args:
+        gallery: Clean unit embeddings (G, D).
+        labels: Their identities, int64 (G,).
+        asked: For each user the unit embeddings of the probes (p, D).
+        poisoned: For each user the unit embeddings (g, D) of the gallery pictures as published, in the same order.
+
+    Returns:
+        Two of float32 (P, n), n - 1 being the highest label; infinite for identities not in the gallery.
+
+    Raises:
+        InputError: as in ``fit_linear``.
+    """
+    n = int(labels.max()) + 1
+    clean, rounds = fit_linear(gallery, labels, poisoned)
+    after = [rounds[user].distances(probes, n) for user, probes in zip(poisoned, asked, strict=True)]
+    return clean.distances(torch.cat(list(asked)), n), torch.cat(after)
 
 
 def pair_cosines(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,8 @@
-"""Results kept by content, so that nothing is computed twice and long runs resume."""
+"""Results kept by content, so that nothing is computed twice and long runs resume.
+
+One rule decides whether what is kept may be used again, for results in the store and for the files that long runs
+resume from: it was made from the same inputs and parameters, by the same code, library versions and kind of device.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,14 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import fingerprint
 from facepoison.device import device_kind, versions
@@ -39,14 +44,24 @@ def root() -> Path:
     return Path(os.environ.get("FACEPOISON_STORE") or fingerprint.LIB.parent / "_build" / "store")
 
 
+@runtime_checkable
+class Keyed(Protocol):
+    """What is too large to be described by all that it holds, and says instead what stands for it."""
+
+    def key_parts(self) -> Mapping[str, object]:
+        """Everything that it is decided by, its code aside."""
+
+
 def describe(value: object) -> object:
     """A value as JSON that stands for its content: tensors and files by hash, dataclasses by their fields."""
     if isinstance(value, Tensor):
         cpu = value.detach().cpu().contiguous()
         digest = hashlib.sha256(cpu.view(torch.uint8).numpy().tobytes() if cpu.numel() else b"").hexdigest()
         return [str(cpu.dtype), list(cpu.shape), digest]
+    if isinstance(value, Keyed):
+        return [type(value).__name__, describe(value.key_parts())]
     if is_dataclass(value) and not isinstance(value, type):
-        return [type(value).__name__, describe(asdict(value))]
+        return [type(value).__name__, {field.name: describe(getattr(value, field.name)) for field in fields(value)}]
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -56,10 +71,58 @@ def describe(value: object) -> object:
     raise TypeError(f"a store key cannot hold a {type(value).__name__}")
 
 
-def key(name: str, code: str, parts: Mapping[str, object]) -> str:
-    """The key of a result: name, code, inputs and parameters, library versions and kind of device."""
-    whole = [name, code, describe(parts), versions(), device_kind()]
+def of_weights(network: nn.Module) -> str:
+    """SHA-256 of a network's parameters and buffers with their names, as 64 hex digits."""
+    weights = {name: describe(weight.flatten()) for name, weight in network.state_dict().items()}
+    return fingerprint.of_text(repr(weights))
+
+
+def brought_along(value: object) -> set[str]:
+    """Names of the modules whose code a value brings along: those of its class, and of all layers of a network."""
+    if isinstance(value, nn.Module):
+        return {type(layer).__module__ for layer in value.modules()}
+    if isinstance(value, Mapping):
+        return set().union(*map(brought_along, value.values()))
+    if isinstance(value, list | tuple):
+        return set().union(*map(brought_along, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = [getattr(value, field.name) for field in fields(value)]
+        return {type(value).__module__}.union(*map(brought_along, parts))
+    return set()
+
+
+def taking_part(by: Sequence[Callable[..., object]], parts: Mapping[str, object]) -> tuple[str, ...]:
+    """Names of the modules that make a result: those of the functions that do the work, and of what they are given."""
+    return tuple(sorted({function.__module__ for function in by} | brought_along(parts)))
+
+
+def key(name: str, by: Sequence[Callable[..., object]], parts: Mapping[str, object]) -> str:
+    """The key of a result: name, code, inputs and parameters, library versions and kind of device, as 64 hex digits.
+
+    Args:
+        name: What the result is.
+        by: The functions that do the work; the code of their modules, of everything that these import, and of the
+            classes of the parts is in the key.
+        parts: Everything else that the result depends on: tensors, numbers, names, dataclasses, ``Keyed`` things.
+
+    Raises:
+        TypeError: a part is of a kind that nothing here can stand for.
+    """
+    whole = [name, fingerprint.of_modules(*taking_part(by, parts)), describe(parts), versions(), device_kind()]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def resumable(folder: Path, name: str, suffix: str, *, by: Sequence[Callable[..., object]], **parts: object) -> Path:
+    """Where a long run keeps its state in a folder: a file named by the key of its result, so that no other finds it.
+
+    Args:
+        folder: Where to.
+        name: What the result is, for people who look into the folder.
+        suffix: How the file's name ends; empty for a folder of several files.
+        by: As of ``key``.
+        parts: As of ``key``.
+    """
+    return folder / f"{name.replace(' ', '-').replace('/', '-')}-{key(name, by, parts)[:20]}{suffix}"
 
 
 @contextlib.contextmanager
@@ -91,9 +154,8 @@ def remember(
     Args:
         name: What the result is, for people who look into the store.
         compute: Takes nothing and returns named tensors.
-        by: The functions that do the work; the code of their modules, and of everything that these import, is part of
-            the key. By default ``compute`` itself.
-        parts: Everything that the result depends on: tensors, numbers, names, dataclasses.
+        by: The functions that do the work, by default ``compute`` itself; see ``key``.
+        parts: Everything that the result depends on; see ``key``.
 
     Returns:
         The tensors (on the CPU) with the seconds that computing them took, whenever that was.
@@ -101,8 +163,7 @@ def remember(
     Raises:
         InputError: the store cannot be written.
     """
-    code = fingerprint.of_modules(*sorted({function.__module__ for function in by or (compute,)}))
-    path = root() / name / f"{key(name, code, parts)}.safetensors"
+    path = root() / name / f"{key(name, by or (compute,), parts)}.safetensors"
     if path.is_file():
         try:
             with safetensors.safe_open(path, "pt") as handle:

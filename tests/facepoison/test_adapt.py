@@ -6,9 +6,9 @@ from tiny import tiny_extractor, tiny_pictures
 
 from facepoison import adapt
 from facepoison.device import generator
-from facepoison.end_to_end import EndToEnd
-from facepoison.experiment import craft
+from facepoison.experiment import maker
 from facepoison.extractors import embed
+from facepoison.fine_tuning import EndToEnd
 from facepoison.pictures import Pictures
 from facepoison.poisons.fawkes_v03 import FAWKES_V03_HIGH
 from facepoison.poisons.lowkey import LOWKEY
@@ -28,7 +28,7 @@ def test_people_are_poisoned_as_users_are_and_a_killed_run_resumes(tmp_path, mon
 
     whole = made(pixels)
     assert whole.shape == pixels.shape
-    alone = torch.stack([craft(preset, own, surrogates, public, 1) for own in pixels])
+    alone = torch.stack([maker(preset, surrogates, public, 1)(own) for own in pixels])
     assert (whole.int() - alone.int()).abs().max() <= 1  # company in a batch changes rounding alone
     assert len(said) == 3
     shards = sorted(tmp_path.rglob("*.safetensors"))
@@ -46,7 +46,7 @@ def test_who_is_poisoned_together_keeps_a_target_of_their_own(tmp_path):
     public = Pictures(pixels[:, 0], torch.arange(3), tuple("abc"))
     preset, surrogates = replace(FAWKES_V03_HIGH, steps=2), [tiny_extractor(1)]
     whole = adapt.poison_people(pixels, preset, surrogates, tmp_path, 1, lambda line: None, public=public)
-    assert torch.equal(whole, torch.stack([craft(preset, own, surrogates, public, 1) for own in pixels]))
+    assert torch.equal(whole, torch.stack([maker(preset, surrogates, public, 1)(own) for own in pixels]))
 
 
 def test_a_small_training_poisons_the_first_public_people_and_keeps_everybodys_clean_pictures(monkeypatch):
@@ -102,7 +102,7 @@ def test_a_training_is_kept_once_done_and_is_the_same_from_the_store(tmp_path, m
     clean = adapt.by_people(torch.stack([tiny_pictures(4, seed=seed) for seed in range(3)]))
     quick = EndToEnd("quick", draws=64, batch=16)
     first = adapt.harden(tiny_extractor(0), clean, {}, quick, seed=1)
-    for_resuming = adapt.harden(tiny_extractor(0), clean, {}, quick, seed=1, checkpoint=tmp_path / "half-way.pt")
+    for_resuming = adapt.harden(tiny_extractor(0), clean, {}, quick, seed=1, scratch=tmp_path / "half-way")
     other = adapt.harden(tiny_extractor(0), clean, {}, quick, seed=2)
 
     def never(*_, **__):

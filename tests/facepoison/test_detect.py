@@ -119,14 +119,14 @@ class TestTraining:
     def test_a_killed_training_resumes_to_the_same_weights(self, tmp_path, recipe):
         clean, poisons = smooth(20, 1, 16), {"a": checker(smooth(10, 2, 16)), "b": checker(smooth(7, 3, 16), 9)}
         whole = trained(clean, poisons, recipe)
-        said, file = [], tmp_path / "state.pt"
+        said = []
 
         def kill(line):
             said.append(line)
             if len(said) in (5, 6):
                 raise KeyboardInterrupt
 
-        more = {"checkpoint": file, "report": kill, "every": 0}
+        more = {"scratch": tmp_path, "report": kill, "every": 0}
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 trained(clean, poisons, recipe, **more)
@@ -159,7 +159,7 @@ class TestTraining:
             detect.trained(clean, {"b": poisons["a"]}, SHORT, seed=1)
 
     def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(self, tmp_path, monkeypatch):
-        clean, poisons, file = smooth(20, 1, 16), {"a": checker(smooth(10, 2, 16))}, tmp_path / "state.pt"
+        clean, poisons = smooth(20, 1, 16), {"a": checker(smooth(10, 2, 16))}
         real, done = torch.save, []
 
         def fails(state, path):
@@ -171,9 +171,10 @@ class TestTraining:
 
         monkeypatch.setattr(torch, "save", fails)
         with pytest.raises(InputError, match="nothing was lost"):
-            trained(clean, poisons, SHORT, checkpoint=file, every=0)
-        assert [path.name for path in tmp_path.iterdir()] == [file.name]
-        assert same(trained(clean, poisons, SHORT, checkpoint=file), trained(clean, poisons, SHORT))
+            trained(clean, poisons, SHORT, scratch=tmp_path, every=0)
+        (file,) = tmp_path.iterdir()
+        assert file.suffix == ".pt"
+        assert same(trained(clean, poisons, SHORT, scratch=tmp_path), trained(clean, poisons, SHORT))
 
     def test_a_start_stays_as_it_is(self, detector, clean):
         before = {name: weight.clone() for name, weight in detector.state_dict().items()}

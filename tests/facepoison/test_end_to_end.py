@@ -7,9 +7,10 @@ from tiny import tiny_extractor
 from torch import nn
 
 from facepoison.device import generator
-from facepoison.end_to_end import EndToEnd, draw, end_to_end, fine_tune, play_round
+from facepoison.end_to_end import end_to_end
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing
+from facepoison.fine_tuning import EndToEnd, draw, fine_tune, play_round
 
 QUICK = EndToEnd("quick", draws=640, batch=16, rate=1e-3, head_rate=3e-2)
 PEOPLE, KNOWN, ASKED = 4, 5, 3
@@ -177,7 +178,7 @@ def test_a_killed_training_resumes_to_the_same_recogniser(crowd, tmp_path):
         if len(said) == 5:
             raise KeyboardInterrupt
 
-    more = {"seed": 1, "checkpoint": tmp_path / "c.pt", "every": 0.0}
+    more = {"seed": 1, "scratch": tmp_path, "every": 0.0}
     with pytest.raises(KeyboardInterrupt):
         fine_tune(tiny_extractor(), gallery, labels, QUICK, report=killer, **more)
     resumed = fine_tune(tiny_extractor(), gallery, labels, QUICK, report=said.append, **more)

@@ -41,12 +41,12 @@ def attack_named(monkeypatch, name, function):
     """Let an attack of that name, with LowKey's preset but for the name, be a function of pixels."""
     preset = replace(experiment.PRESETS["lowkey"], name=name)
     monkeypatch.setitem(experiment.PRESETS, name, preset)
-    real = experiment.craft
+    real = experiment.maker
 
-    def craft(asked, pixels, *rest):
-        return function(pixels) if asked == preset else real(asked, pixels, *rest)
+    def maker(asked, *rest):
+        return function if asked == preset else real(asked, *rest)
 
-    monkeypatch.setattr(experiment, "craft", craft)
+    monkeypatch.setattr(experiment, "maker", maker)
 
 
 @pytest.fixture
@@ -147,18 +147,6 @@ def test_an_attack_takes_as_many_surrogates_as_the_original_does():
         name: experiment.role(setting, "fawkes_v1_high", name) for name in (setting.undefended, *setting.surrogates)
     }
     assert list(roles.values()) == ["undefended", "white-box", "white-box", "unseen"]
-
-
-def test_users_of_a_targeted_attack_draw_their_targets_apart(monkeypatch, data, networks):
-    seeds = []
-
-    def cloak(pixels, surrogates, preset, *, public, seed):
-        seeds.append(seed)
-        return pixels
-
-    monkeypatch.setattr(experiment, "fawkes_v03", cloak)
-    experiment.poison_users(protocol.choose(), "fawkes_v03_high", data, networks, anew=True)
-    assert len(set(seeds)) == 2
 
 
 def test_what_comes_with_the_book_is_taken_for_all_but_the_live_users(monkeypatch, data, networks, tmp_path):
@@ -287,7 +275,7 @@ def test_what_is_shipped_is_made_anew_with_a_card(monkeypatch, data, extractor, 
     networks = dict.fromkeys((setting.undefended, *setting.surrogates), extractor)
     monkeypatch.setattr(experiment, "load_data", lambda setting: data)
     monkeypatch.setattr(experiment, "load_extractors", lambda setting: networks)
-    monkeypatch.setattr(experiment, "craft", lambda preset, pixels, *rest: pixels)
+    monkeypatch.setattr(experiment, "maker", lambda *rest: torch.clone)
     monkeypatch.setattr(experiment.shipped.ship, "__defaults__", (tmp_path,))
     lines = []
     experiment.ship(setting, lines.append)

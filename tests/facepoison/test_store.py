@@ -48,16 +48,16 @@ def test_every_part_enters_the_key():
 
 
 def test_library_versions_and_device_enter_the_key(monkeypatch):
-    before = store.key("thing", "code", {})
+    before = store.key("thing", [], {})
     monkeypatch.setattr(store, "versions", lambda: {"torch": "99"})
-    assert store.key("thing", "code", {}) != before
+    assert store.key("thing", [], {}) != before
     monkeypatch.undo()
     monkeypatch.setattr(store, "device_kind", lambda: "cuda of another kind")
-    assert store.key("thing", "code", {}) != before
+    assert store.key("thing", [], {}) != before
 
 
 def test_code_enters_the_key():
-    assert store.key("thing", "code", {}) != store.key("thing", "other code", {})
+    assert store.key("thing", [store.root], {}) != store.key("thing", [], {})
 
 
 def test_failure_leaves_nothing_behind(own_store):
@@ -109,4 +109,4 @@ def test_interruption_leaves_no_half_file(tmp_path):
 
 def test_unknown_kinds_of_parts_are_refused():
     with pytest.raises(TypeError, match="store key"):
-        store.key("thing", "code", {"part": object()})
+        store.key("thing", [], {"part": object()})

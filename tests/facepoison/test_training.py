@@ -277,7 +277,7 @@ def test_fit_learns_to_tell_people_apart(tmp_path, loss):
     pixels = blobs()
     recipe = replace(TINY, epochs=12, loss=loss, together=2 if loss in PAIRING else 1)
     untrained = rank_1(training.snapshot(tiny_network(), "untrained"), pixels[6:])
-    network, *_ = fit(recipe, pixels[:6], tmp_path / "c.pt", torch.device("cpu"), lambda line: None)
+    network, *_ = fit(recipe, pixels[:6], tmp_path, torch.device("cpu"), lambda line: None)
     assert rank_1(training.snapshot(network, "tiny"), pixels[6:]) >= max(0.9, untrained)
     assert rank_1(training.snapshot(network, "tiny"), pixels[:6, torch.randperm(8)]) > 0.9
 
@@ -293,7 +293,7 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, loss):
     pixels = blobs()[:6]
     recipe = replace(TINY, loss=loss, bfloat16=True, together=4 if loss in PAIRING else 1)
     device = torch.device("cpu")
-    straight, _, curve = fit(recipe, pixels, tmp_path / "straight.pt", device, lambda line: None)
+    straight, _, curve = fit(recipe, pixels, tmp_path / "straight", device, lambda line: None)
 
     reports = []
 
@@ -303,8 +303,8 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, loss):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(recipe, pixels, tmp_path / "killed.pt", device, killer, every=0.0)
-    resumed, _, again = fit(recipe, pixels, tmp_path / "killed.pt", device, reports.append, every=0.0)
+        fit(recipe, pixels, tmp_path / "killed", device, killer, every=0.0)
+    resumed, _, again = fit(recipe, pixels, tmp_path / "killed", device, reports.append, every=0.0)
     assert "goes on from step 5" in reports[6]
     for (name, a), b in zip(straight.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name

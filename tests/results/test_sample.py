@@ -54,7 +54,7 @@ def test_todays_user_of_the_crowd_is_protected_as_the_table_says(attack, network
     rows += [row | {"extractor": f"robust_{row['arm']}"} for row in own]
     clean = crowd.pictures.pixels[crowd.gallery_of(user)]
     surrogates = [networks[name] for name in experiment.surrogates_of(setting, experiment.PRESETS[attack])]
-    published = experiment.craft(experiment.PRESETS[attack], clean, surrogates, crowd.public, setting.seed)
+    published = experiment.maker(experiment.PRESETS[attack], surrogates, crowd.public, setting.seed)(clean)
     posts = experiment.Poisoned(crowd.gallery_of(user), published, (user,), 0.0)
     probes = len(crowd.probes_of(user))
     gaps = []
@@ -75,7 +75,7 @@ def test_todays_users_poison_is_found_as_the_table_says(attack, networks):
     row = tables.only(shipped.read_table("detecting").rows, **how)
     clean = crowd.pictures.of(crowd.users[today]).pixels
     surrogates = [networks[name] for name in experiment.surrogates_of(setting, experiment.PRESETS[attack])]
-    posted = experiment.craft(experiment.PRESETS[attack], clean, surrogates, crowd.public, setting.seed)
+    posted = experiment.maker(experiment.PRESETS[attack], surrogates, crowd.public, setting.seed)(clean)
     scores = detect.scores(detect.load_detector("network"), posted)
     here, there = int((scores > row["threshold"]).sum()), row["by_user"][today] * len(clean)
     print(f"\n{attack}, user {today}: {here} of {len(clean)} found here, {there:.0f} as shipped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +34,22 @@ class Preprocessing:
     alignment: Literal["rendered", "arcface"] = "rendered"
 
 
+class Drawing(nn.Module):
+    """A part of a network that draws at random at every call: numbered calls, so that whoever restarts it repeats it.
+
+    Attributes:
+        calls: How often it was called since it was made or restarted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def restart(self) -> None:
+        """Draw from the beginning again."""
+        self.calls = 0
+
+
 class Extractor(nn.Module):
     """A network behind its preprocessing contract: RGB pictures in [0, 1] go in, embeddings come out.
 
@@ -53,6 +70,10 @@ class Extractor(nn.Module):
         self.register_buffer("std", torch.tensor(contract.std).view(1, 3, 1, 1))
         self.mean: Tensor
         self.std: Tensor
+
+    def key_parts(self) -> Mapping[str, object]:
+        """What stands for it in the key of a result: hash of its weights, and how it is fed."""
+        return {"sha256": self.sha256, "contract": self.contract}
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Embeddings (B, D), not normalised, of RGB float pictures (B, 3, H, W) in [0, 1]."""

@@ -22,7 +22,7 @@ from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing
 from facepoison.extractors.architectures import ARCHITECTURES
 from facepoison.extractors.formats import IRESNETS, facenet, fill, read_state
-from facepoison.extractors.onnx_files import load_onnx
+from facepoison.extractors.onnx_files import load_onnx, of_onnx
 from facepoison.store import written_whole
 
 DATA = fingerprint.LIB.parent / "data"
@@ -195,11 +195,20 @@ def fault(path: Path, entry: Entry) -> str:
         return "is a pointer of git-lfs, not weights: run 'git lfs pull' where it comes from"
     if size < entry.bytes:
         return f"is cut short, {size} of {entry.bytes} bytes: {_remedy(entry)}"
-    got = fingerprint.of_file(path)
+    got = of_weights_file(path, entry.format)
     if entry.hashed and got != entry.sha256:
         what = f"its SHA-256 is {got[:12]}…, the catalogue says {entry.sha256[:12]}…"
         return f"is not the file that the catalogue names ({what}): {_remedy(entry)}"
     return ""
+
+
+def of_weights_file(path: Path, kind: Format) -> str:
+    """SHA-256 of a file of weights, with whatever other files hold weights of it, as 64 hex digits.
+
+    Raises:
+        InputError: an ONNX file cannot be read, or its other files are not there.
+    """
+    return of_onnx(path) if kind == "onnx" else fingerprint.of_file(path)
 
 
 def check_file(path: Path, entry: Entry) -> None:

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import external_data_helper
 from onnx2torch import convert
 from torch import Tensor, nn
 
@@ -40,13 +41,53 @@ class BlackBox(nn.Module):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        self.session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         self.input = self.session.get_inputs()[0].name
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Embeddings (B, D) of normalised pictures (B, 3, H, W)."""
         answer: Tensor = _Asked.apply(pictures, self)
         return answer
+
+
+def external_files(path: Path) -> list[Path]:
+    """The files beside an ONNX graph that hold weights of its, in the order of their names; mostly there are none.
+
+    Raises:
+        InputError: the file is no ONNX model, or names a file outside its own folder, or one that is not there.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise InputError(f"{path}: is no whole ONNX model ({error}): fetch it again") from error
+    tensors = external_data_helper._get_all_tensors(model)  # initialisers, constants, and those of inner graphs
+    named = {
+        entry.value
+        for tensor in tensors
+        if external_data_helper.uses_external_data(tensor)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    found = []
+    for name in sorted(named):
+        file = (path.parent / name).resolve()
+        if not file.is_relative_to(path.parent.resolve()):
+            raise InputError(f"{path}: keeps weights in '{name}', outside its folder: get one that holds its weights")
+        if not file.is_file():
+            raise InputError(f"{path}: keeps weights in '{name}', which is not there: put that file beside it")
+        found.append(file)
+    return found
+
+
+def of_onnx(path: Path) -> str:
+    """SHA-256 of an ONNX model as 64 hex digits: of the file, or, where weights lie in files beside it, of all of them.
+
+    Raises:
+        InputError: as of ``external_files``.
+    """
+    beside = external_files(path)
+    own = fingerprint.of_file(path)
+    return fingerprint.of_text(own, *(fingerprint.of_file(file) for file in beside)) if beside else own
 
 
 def _check_input(path: Path, model: onnx.ModelProto, contract: Preprocessing) -> None:
@@ -82,6 +123,7 @@ def load_onnx(
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file: give the path of an ONNX model")
+    sha256 = of_onnx(path)
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
@@ -95,7 +137,7 @@ def load_onnx(
     except NotImplementedError:  # what onnx2torch says of a graph that it cannot convert
         network = BlackBox(path)
     network = network.to(memory_format=torch.channels_last)  # up to twice as fast on a CPU
-    extractor = Extractor(network, contract, name=name or path.stem, sha256=fingerprint.of_file(path))
+    extractor = Extractor(network, contract, name=name or path.stem, sha256=sha256)
     return extractor.to(pick_device(device))
 
 

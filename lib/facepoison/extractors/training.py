@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +29,7 @@ from facepoison.extractors.architectures import ARCHITECTURES, DIMENSIONS
 from facepoison.extractors.cards import write_weights
 from facepoison.pictures import to_float
 from facepoison.pictures.procedural import make_pictures
-from facepoison.store import written_whole
+from facepoison.store import resumable, written_whole
 
 CONTRACT = Preprocessing(size=64)
 SHARD = 25  # identities in one file of training pictures
@@ -200,9 +199,15 @@ def find_recipe(name: str, seed: int = 0) -> Recipe:
 
 
 def training_pictures(
-    recipe: Recipe, folder: Path, device: str = "auto", report: Callable[[str], None] = print
+    recipe: Recipe, scratch: Path, device: str = "auto", report: Callable[[str], None] = print
 ) -> tuple[Tensor, float]:
     """The pictures of a recipe, rendered once into files of ``SHARD`` identities each; a killed rendering resumes.
+
+    Args:
+        recipe: Whose.
+        scratch: Folder for the files, each under the key of what decides it.
+        device: Where to compute.
+        report: Receives lines on how it goes.
 
     Returns:
         uint8 (identities + held_out, per_person, 3, 64, 64), and the seconds that rendering took, whenever it was.
@@ -210,20 +215,21 @@ def training_pictures(
     Raises:
         InputError: a file cannot be written.
     """
-    total = recipe.identities + recipe.held_out
+    total, people = recipe.identities + recipe.held_out, recipe.people
     shards: list[Tensor] = []
     seconds, now, made = 0.0, 0.0, 0
     for part in batches(total, SHARD):
-        path = folder / f"pictures-{part.start:05}-{part.stop:05}.safetensors"
         n = part.stop - part.start
+        asked = {"people": people, "seed": recipe.seed, "per_person": recipe.per_person, "size": CONTRACT.size}
+        asked |= {"first": part.start, "n": n, "device": device}
+        path = resumable(scratch, f"pictures-{part.start:05}", ".safetensors", by=[make_pictures], **asked)
         if not path.is_file():
             start = time.perf_counter()
-            pictures = make_pictures(
-                recipe.people, n, recipe.per_person, CONTRACT.size, recipe.seed, first=part.start, device=device
-            )
+            each = (n, recipe.per_person, CONTRACT.size, recipe.seed)
+            pictures = make_pictures(people, *each, first=part.start, device=device)
             took = time.perf_counter() - start
-            with written_whole(path) as scratch:
-                save_file({"pixels": pictures.pixels.contiguous()}, scratch, metadata={"seconds": repr(took)})
+            with written_whole(path) as file:
+                save_file({"pixels": pictures.pixels.contiguous()}, file, metadata={"seconds": repr(took)})
             now, made = now + took, made + n
             left = now / made * (total - part.stop) / 60
             report(f"{recipe.name}: rendered {part.stop} of {total} identities, {left:.1f} min left")
@@ -498,21 +504,21 @@ def schedule(recipe: Recipe, step: int) -> tuple[float, float, float]:
 def fit(
     recipe: Recipe,
     pixels: Tensor,
-    checkpoint: Path,
+    scratch: Path,
     device: torch.device,
     report: Callable[[str], None],
     *,
     every: float = 60.0,
 ) -> tuple[nn.Module, float, Curve]:
-    """Train a network on pictures uint8 (identities, pictures of each, 3, H, W), resuming from ``checkpoint``.
+    """Train a network on pictures uint8 (identities, pictures of each, 3, H, W), resuming from what ``scratch`` holds.
 
     Args:
         recipe: What to train.
         pixels: The training pictures.
-        checkpoint: File that the state is kept in.
+        scratch: Folder in which the state is kept, under the key of all that decides the result.
         device: Where to compute.
         report: Receives lines on how it goes.
-        every: Seconds between two checkpoints; each also reports.
+        every: Seconds between two times that the state is kept; each also reports.
 
     Returns:
         The network, in training mode on ``device``, the seconds that all runs together took, and the learning curve:
@@ -530,6 +536,7 @@ def fit(
     optimiser = torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
     step, before, curve = 0, 0.0, Curve([], [], [])
     losses, hits, seen = 0.0, 0, 0
+    checkpoint = resumable(scratch, recipe.name, ".pt", by=[fit], recipe=recipe, pixels=pixels, device=device.type)
     if checkpoint.is_file():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
@@ -586,8 +593,8 @@ def fit(
                 "curve": asdict(curve),
                 "since": (losses, hits, seen),
             }
-            with written_whole(checkpoint) as scratch:
-                torch.save(state, scratch)
+            with written_whole(checkpoint) as file:
+                torch.save(state, file)
             last = now
     return network, before + time.perf_counter() - start, curve
 
@@ -621,14 +628,10 @@ def train(
     where = pick_device(device)
     code = fingerprint.of_modules("facepoison.extractors.training")  # as it is now, not as it may be in an hour
     stands_at = fingerprint.commit()
-    drawn = fingerprint.of_modules("facepoison.pictures.procedural")
-    asked = json.dumps([recipe.people, recipe.seed, recipe.per_person, recipe.identities + recipe.held_out])
-    folder = scratch / f"{recipe.name}-{fingerprint.of_text(drawn, asked)[:12]}"
-    pixels, rendering = training_pictures(recipe, folder, device, report)
+    pixels, rendering = training_pictures(recipe, scratch, device, report)
     own, unseen = pixels[: recipe.identities], pixels[recipe.identities :]
 
-    whole = fingerprint.of_text(drawn, json.dumps(asdict(recipe)))[:12]
-    network, seconds, curve = fit(recipe, own, folder / f"checkpoint-{whole}.pt", where, report)
+    network, seconds, curve = fit(recipe, own, scratch, where, report)
     halved = copy.deepcopy(network).half().float()
     validation = {
         "identities": recipe.held_out,

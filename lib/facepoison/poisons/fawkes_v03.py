@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -100,6 +101,15 @@ def choose_target(own: Sequence[Tensor], means: Sequence[Tensor], furthest: int,
     """
     rows = furthest_rows(own, means, furthest)
     return int(rows[int(torch.randint(len(rows), (), generator=generator(seed, "fawkes v0.3 target")))])
+
+
+def own_seed(pixels: Tensor, seed: int) -> int:
+    """A user's own seed, from one for all users and the pictures, uint8 (N, 3, H, W), that the user publishes.
+
+    With one seed for all, everybody would imitate, say, the seventh furthest.
+    """
+    whose = hashlib.sha256(pixels.cpu().numpy().tobytes()).hexdigest()
+    return generator(seed, "user", whose).initial_seed()
 
 
 def rate_at(step: int, preset: FawkesV03) -> float:
@@ -201,7 +211,7 @@ def fawkes_v03(
         preset: The mode; name it wherever a result is shown.
         public: Pictures of other people, of any size; the user must not be among them. Where they show fewer than
             ``furthest`` identities, all of these may be drawn.
-        seed: For the target: which it is in order of distance. Users with one seed draw the same place.
+        seed: For the target: with the pictures it decides which it is in order of distance (``own_seed``).
         batch: Pictures at a time.
         progress: Told of each batch done.
 
@@ -220,7 +230,7 @@ def fawkes_v03(
     device = check_surrogates(surrogates, pixels[:1])
     own = [raw_features(surrogate, pixels).mean(dim=0) for surrogate in surrogates]
     means = [identity_means(raw_features(surrogate, public.pixels), public.identities)[1] for surrogate in surrogates]
-    chosen = choose_target(own, means, preset.furthest, seed)
+    chosen = choose_target(own, means, preset.furthest, own_seed(pixels, seed))
     shifts = [preset.pull * (theirs[chosen] - mine) for mine, theirs in zip(own, means, strict=True)]
 
     def attack(some: Tensor) -> Tensor:

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.extractors import Extractor
+from facepoison.extractors import Drawing, Extractor
 
 SMALLEST = 0.5  # of the side, to which a picture may be shrunk before it is enlarged again
 SHIFT = 2  # pixels by which it may be moved, in each direction
 NOISE = 0.04  # standard deviation of what is added, on the network's own scale of about -1 to 1
 
 
-class _Shaken(nn.Module):
-    """A network behind a camera that never holds still: every batch is changed in a way of its own."""
+class _Shaken(Drawing):
+    """A network behind a camera that never holds still: every call changes its batch in a way of its own."""
 
     def __init__(self, network: nn.Module, seed: int) -> None:
         super().__init__()
@@ -24,7 +24,8 @@ class _Shaken(nn.Module):
         self.seed = seed
 
     def forward(self, pictures: Tensor) -> Tensor:
-        stream = generator(self.seed, "hardened", repr(pictures.detach().double().sum().item()))
+        stream = generator(self.seed, "hardened", self.calls)  # numbered: sums of pictures differ where rounding does
+        self.calls += 1
         size = pictures.shape[-1]
         side = round(size * (SMALLEST + (1 - SMALLEST) * torch.rand((), generator=stream).item()))
         down, right = torch.randint(0, 2 * SHIFT + 1, (2,), generator=stream).tolist()
@@ -41,7 +42,8 @@ def hardened(extractor: Extractor, seed: int) -> Extractor:
 
     An attack that follows its gradient for many steps follows that of the mean over such changes (expectation over
     transformation, Athalye et al., ICML 2018): no attack needs another line for it. A change is drawn by the seed and
-    by the batch that it befalls, so that runs repeat; a picture's poison depends on its company in a batch.
+    by the number of the call since an attack began, so that runs repeat; a picture's poison depends on its company in
+    a batch.
 
     Args:
         extractor: The surrogate; it stays as it is.

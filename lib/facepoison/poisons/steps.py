@@ -11,7 +11,7 @@ from torch import Tensor
 
 from facepoison.device import batches, generator
 from facepoison.errors import InputError
-from facepoison.extractors import Extractor, normalise
+from facepoison.extractors import Drawing, Extractor, normalise
 from facepoison.pictures import to_float, to_uint8
 from facepoison.poisons.similarity import WINDOW
 
@@ -38,7 +38,7 @@ def check_pixels(pixels: Tensor) -> None:
 
 
 def check_surrogates(surrogates: Sequence[Extractor], picture: Tensor) -> torch.device:
-    """Refuse surrogates from which no attack can follow a gradient.
+    """Refuse surrogates from which no attack can follow a gradient; let those that draw at random begin anew.
 
     Args:
         surrogates: Extractors to poison against.
@@ -70,6 +70,9 @@ def check_surrogates(surrogates: Sequence[Extractor], picture: Tensor) -> torch.
         if not bool(slope.isfinite().all()) or not bool(slope.any()):
             what = "zero" if bool(slope.isfinite().all()) else "not finite"
             raise InputError(f"surrogate '{surrogate.name}': its gradient is {what}; a poison cannot follow it")
+        for part in surrogate.modules():
+            if isinstance(part, Drawing):
+                part.restart()
     return device
 
 

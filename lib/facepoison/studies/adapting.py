@@ -33,7 +33,7 @@ def trainers_poisons(say: Say, scratch: Path) -> tuple[Tensor, dict[str, Tensor]
     asked, setting = read_protocol()["adapting"], registered()
     data, networks = load_data(setting), load_extractors(setting)
     recipe = replace(find_recipe(asked["trainer"]), identities=asked["people"], held_out=0)
-    pixels, _ = training_pictures(recipe, scratch / "adapting" / "clean", "auto", say)
+    pixels, _ = training_pictures(recipe, scratch / "adapting", "auto", say)
     clean = pixels[:, : asked["pictures"]]
     poisons = {}
     for name in asked["attacks"]:
@@ -76,10 +76,9 @@ def adaptive(say: Say, scratch: Path) -> None:
         known = {"control": [], "both": asked["attacks"]}.get(how["arm"], [how["arm"]])
         told = {attack: by_people(poisons[attack][: how["people"]]) for attack in known}
         name = "-".join(map(str, how.values()))
-        checkpoint = scratch / "adapting" / f"{name}.pt"
         preset = replace(ROBUST, name=name, draws=how["draws"], bfloat16=how["precision"] == "bfloat16")
         since = time.time()
-        robust = harden(start, clean, told, preset, seed=how["seed"], checkpoint=checkpoint, report=say)
+        robust = harden(start, clean, told, preset, seed=how["seed"], scratch=scratch / "adapting", report=say)
         if place < len(asked["arms"]):
             recipe = asdict(preset) | how | {"after": start.name}
             said: dict[str, object] = {"command": "python -m facepoison study adaptive", "recipe": recipe}
@@ -167,9 +166,8 @@ def unknown(say: Say, scratch: Path) -> None:
     own = public[: asked["again"]]
     answer = poison_people(own, lowkey, [networks[reply]], scratch / "again", setting.seed, say, public=data.public)
     preset = replace(ROBUST, name="once more", draws=asked["draws"])
-    checkpoint = scratch / "again" / "once-more.pt"
     told = {name: by_people(each) for name, each in (poisons | {"the reply": answer}).items()}
-    once_more = harden(networks[reply], by_people(public), told, preset, seed=0, checkpoint=checkpoint, report=say)
+    once_more = harden(networks[reply], by_people(public), told, preset, seed=0, scratch=scratch / "again", report=say)
     trainers = {name: networks[name] for name in names} | {f"{reply}, once more": once_more}
     rows = []
     for attack, posts in posted.items():

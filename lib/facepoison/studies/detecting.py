@@ -141,12 +141,9 @@ def taught(say: Say, scratch: Path, lesson: Lesson) -> Detector:
 def learnt(
     say: Say, scratch: Path, recipe: Recipe, clean: Tensor, poisons: Mapping[str, Tensor], start: Detector | None = None
 ) -> Detector:
-    """A network trained by a recipe on pictures; its file under ``scratch`` is named by all that it depends on."""
-    parts = {"recipe": recipe, "clean": clean, "poisons": dict(poisons), "start": start.sha256 if start else None}
-    digest = fingerprint.of_text(repr(store.describe(parts)))[:12]
-    checkpoint = scratch / "detecting" / f"{recipe.name.replace(' ', '-')}-{digest}.pt"
-    seed = registered().seed
-    return train_detector(clean, poisons, recipe, seed=seed, start=start, checkpoint=checkpoint, report=say)
+    """A network trained by a recipe on pictures; resumes from a file under ``scratch``."""
+    how = {"seed": registered().seed, "start": start, "scratch": scratch / "detecting", "report": say}
+    return train_detector(clean, poisons, recipe, **how)  # type: ignore[arg-type]
 
 
 def detectors(say: Say, scratch: Path) -> None:
@@ -169,7 +166,7 @@ def scored(detector: Detector) -> Score:
             "scores",
             lambda: {"scores": detect.scores(detector, pixels)},
             by=[detect.scores],
-            detector=detector.sha256,
+            detector=detector,
             pixels=pixels,
         ).arrays["scores"]
 
@@ -625,10 +622,10 @@ def craft_evading(
     return store.remember(
         "evading",
         lambda: {"pixels": lowkey(clean, surrogates, preset, seed=seed, perceptual=alarm)},
-        by=[lowkey, detect.evading],
+        by=[lowkey, detect.evading, load_extractor],
         clean=clean,
-        surrogates=[surrogate.sha256 for surrogate in surrogates],
-        detector=network.sha256,
+        surrogates=list(surrogates),
+        detector=network,
         preset=preset,
         how=how,
         seed=seed,

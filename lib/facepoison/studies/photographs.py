@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fingerprint
-from facepoison import detect, experiment, shipped, store, wait
+from facepoison import detect, experiment, shipped, wait
 from facepoison.adapt import ROBUST, harden
 from facepoison.baselines import baseline_scores, train_baseline
 from facepoison.detect import NETWORK, RESIDUAL, Detector, Recipe
@@ -271,11 +271,7 @@ def _robust(say: Say, found: RealPeople, set_up: Stage, asked: Mapping[str, Any]
     clean = pictures.take(first_of(pictures, set_up.who.taught, asked["poisoned"]))
     poisons = {attack: Pictures(each.poisoned, each.people, pictures.names) for attack, each in set_up.told.items()}
     start, seed = found.extractors[asked["trainer"]], found.setting.seed
-    parts = {"preset": preset, "start": start.sha256, "seed": seed, "clean": clean.pixels}
-    parts |= {attack: each.pixels for attack, each in poisons.items()}
-    digest = fingerprint.of_text(repr(store.describe(parts)))[:12]
-    checkpoint = SCRATCH / "detecting" / f"robust-{digest}.pt"
-    return harden(start, clean, poisons, preset, seed=seed, checkpoint=checkpoint, report=say)
+    return harden(start, clean, poisons, preset, seed=seed, scratch=SCRATCH / "detecting", report=say)
 
 
 def _first_pictures(data: Data, count: int, setting: Setting) -> Data:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fingerprint
 from facepoison import experiment, shipped, timeline
 from facepoison.device import pick_device
 from facepoison.extractors import Extractor
@@ -17,6 +16,7 @@ from facepoison.poisons.similarity import change
 from facepoison.protection import rank_one
 from facepoison.protocol import embeddings, load_data, load_extractors, read_protocol
 from facepoison.recognition import Recogniser
+from facepoison.store import of_weights
 from facepoison.studies.common import RealPeople, Say, crowd_posts, post, registered, users_posts, write
 from facepoison.wait import CHANGES, among, half_factorial
 
@@ -120,11 +120,11 @@ def _small(
     )
     everybody = replace(recipe, name="carrying", identities=most, held_out=0, seed=0)
     folder = scratch / "carrying"
-    pixels, _ = training_pictures(everybody, folder / recipe.people.replace("/", "-"), "auto", say)
+    pixels, _ = training_pictures(everybody, folder, "auto", say)
     own = pixels[: recipe.identities]
-    network, _, _ = fit(recipe, own, folder / f"{recipe.name}.pt", pick_device("auto"), say)
-    digest = fingerprint.of_file(folder / f"{recipe.name}.pt")
+    network, _, _ = fit(recipe, own, folder, pick_device("auto"), say)
     trained = snapshot(network, recipe.name)
+    digest = of_weights(trained.network)
     return Extractor(trained.network, trained.contract, name=recipe.name, sha256=digest), rank_1(trained, own)
 
 
