@@ -46,9 +46,14 @@ def ranked(clean, surrogates, public):
 
 def drawn(clean, surrogates, public, seed, furthest=20):
     """The identity that the attack draws."""
+    return drawn_at(clean, surrogates, public, v03.own_seed(clean, seed), furthest)
+
+
+def drawn_at(clean, surrogates, public, seed, furthest=20):
+    """The identity that a user's own seed draws."""
     own = [v03.raw_features(f, clean).mean(dim=0) for f in surrogates]
     pairs = [v03.identity_means(v03.raw_features(f, public.pixels), public.identities) for f in surrogates]
-    return int(pairs[0][0][v03.choose_target(own, [mean for _, mean in pairs], furthest, v03.own_seed(clean, seed))])
+    return int(pairs[0][0][v03.choose_target(own, [mean for _, mean in pairs], furthest, seed)])
 
 
 def aims(clean, surrogates, target):
@@ -225,17 +230,17 @@ def test_the_target_is_among_the_furthest(clean, surrogates, public):
     assert {drawn(clean, surrogates, few, seed) for seed in range(60)} == {0, 1, 2}
 
 
-def test_the_target_hangs_on_the_seed_alone(clean, surrogates, public):
+def test_the_target_hangs_on_the_users_own_seed_alone(clean, surrogates, public):
     """Which it is in order of distance: neither the user's pictures nor people too near to be drawn move the draw."""
     others = tiny_pictures(3, seed=7)
     order, order_of_others = ranked(clean, surrogates, public)[0], ranked(others, surrogates, public)[0]
     without_the_nearest = public.take(public.identities != order[-1])
     assert order != order_of_others
     for seed in range(5):
-        chosen = drawn(clean, surrogates, public, seed)
-        assert drawn(clean.flip(0), surrogates, public, seed) == chosen
-        assert drawn(others, surrogates, public, seed) == order_of_others[order.index(chosen)]
-        assert drawn(clean, surrogates, without_the_nearest, seed) == chosen
+        chosen = drawn_at(clean, surrogates, public, seed)
+        assert drawn_at(clean.flip(0), surrogates, public, seed) == chosen
+        assert drawn_at(others, surrogates, public, seed) == order_of_others[order.index(chosen)]
+        assert drawn_at(clean, surrogates, without_the_nearest, seed) == chosen
 
 
 def test_mean_features_of_each_identity(public):
