@@ -108,7 +108,7 @@ def study(
     """Compute one of the studies that chapters only show, into data/results; an interrupted one resumes."""
     import torch
 
-    from facepoison.studies import adapting, common, detecting, photographs, training, waiting
+    from facepoison.studies import adapting, common, costs, detecting, photographs, training, waiting
 
     torch.set_num_threads(threads)
 
@@ -145,6 +145,7 @@ def study(
         "detecting_crossed_pictures": partial(detecting.detecting_crossed_pictures, scratch=scratch),
         "detecting_both": detecting.detecting_both,
         "detecting_strangers": detecting.detecting_strangers,
+        "costs": costs.costs,
         "sifting": partial(detecting.sifting, scratch=scratch),
         "evading": partial(detecting.evading, scratch=scratch),
     }
