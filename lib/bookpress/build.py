@@ -39,18 +39,19 @@ def inputs(root: Path, executed: Path) -> str:
 
 
 def judge(claims: list[Claim]) -> None:
-    """Refuse claims that do not hold at the registered setting unless the book declares why; elsewhere say so.
+    """Refuse claims whose verdict at the registered setting is not the registered one; at others say what differs.
 
     Raises:
-        PressError: at least one undeclared claim does not hold where claims are registered.
+        PressError: at least one verdict changed where claims are registered.
     """
-    broken = [claim for claim in claims if not claim["holds"] and not claim.get("declared")]
+    changed = [claim for claim in claims if claim["verdict"] != claim["registered_verdict"]]
     lines = []
-    for claim in broken:
+    for claim in changed:
         words = as_text(claim).replace("\n", "\n  ")
-        lines.append(f"claim '{claim['id']}' of {claim['chapter']} does not hold:\n  {words}")
-    if any(claim.get("registered") for claim in broken):
-        raise PressError("\n".join([*lines, "  declare a reason in data/claims.toml, or mend the cause"]))
+        before = claim["registered_verdict"] or "not registered yet"
+        lines.append(f"claim '{claim['id']}' of {claim['chapter']}: {claim['verdict']} ({before}):\n  {words}")
+    if any(claim["registered"] for claim in changed):
+        raise PressError("\n".join([*lines, "  mend the cause, or register the new verdict in data/claims.toml"]))
     if lines:
         print("\n".join([*lines, "  (this is not the registered setting, so the book is built all the same)"]))
 
@@ -110,7 +111,8 @@ def build(root: Path, executed: Path) -> Path:
         The page to open.
 
     Raises:
-        PressError: a chapter is missing, a claim or a check fails, or the build does; the site before stays as it was.
+        PressError: a chapter is missing, a verdict changed, a check fails, or the build does; the site before stays as
+            it was.
     """
     made, staged, fresh = root / "_build", root / "_build" / "staged", root / "_build" / ".site-next"
     site = made / "html"

@@ -1,26 +1,38 @@
 """Claims: every number that the book's prose rests on, stated, measured and judged by one helper.
 
-The statement, the bound that decides whether it holds, and the registered value with its tolerance stand in
-``data/claims.toml``; the measured value comes from the chapter. What is displayed keeps the measured value on a line of
-its own, so that a regression test compares statement and verdicts and leaves rounding alone.
+The statement, its bound, and the registered value and verdict stand in ``data/claims.toml``; the measured value with
+its interval comes from the chapter. A verdict goes by the whole interval: *supported* where all of it lies on the
+statement's side of the bound, *not supported* where all of it lies on the other side, *inconclusive* where the bound
+lies inside. What is displayed keeps the measured value on a line of its own, so that a regression test compares
+statement and verdicts and leaves rounding alone.
 """
 
 from __future__ import annotations
 
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from IPython.display import display
 
 from fingerprint import LIB
 
 DATA = LIB.parent / "data"
-UNITS = {"share": (100, " %", 1), "dB": (1, " dB", 1), "levels": (1, "/255", 1), "number": (1, "", 3)}
+UNITS = {
+    "share": (100, " %", 1),
+    "dB": (1, " dB", 1),
+    "levels": (1, "/255", 1),
+    "number": (1, "", 3),
+    "MB": (1, " MB", 1),
+}
 """How values are shown: factor, suffix and digits after the point."""
+Kind = Literal["fact", "rate", "difference"]
+Test = Literal["at_least", "at_most", "within"]
+Verdict = Literal["supported", "not supported", "inconclusive"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 class Measured(Protocol):
@@ -49,29 +61,45 @@ class Registered:
 
     Attributes:
         chapter: The notebook that makes it, without its ending.
+        kind: ``"fact"`` where another sample of people could not change it (a budget kept, a size), ``"rate"`` for a
+            share or a mean over people, ``"difference"`` for one of those less another.
         statement: One sentence, true or false.
-        test: How value and bound decide: ``"at_least"`` or ``"at_most"``.
+        test: How value and bound decide: ``"at_least"``, ``"at_most"``, or ``"within"`` it on both sides of zero.
         bound: The number in the statement.
-        unit: A key of ``UNITS``.
+        unit: A key of ``UNITS``; of a difference of shares ``"share"``, shown in points.
         value: The value once measured at the registered setting; None before the first run.
         tolerance: How far another machine's value may lie from it.
-        declared: Where the statement did not reproduce, the reason that the book gives.
+        verdict: The verdict at the registered setting; None before the first run.
+        explained: Where the statement was not supported, or not decided, what the book says about it.
         front: What the figure on the first page calls it; None where it is not shown there.
     """
 
     chapter: str
+    kind: Kind
     statement: str
-    test: Literal["at_least", "at_most"]
+    test: Test
     bound: float
     unit: str
     tolerance: float
     value: float | None = None
-    declared: str | None = None
+    verdict: Verdict | None = None
+    explained: str | None = None
     front: str | None = None
 
-    def holds(self, value: float) -> bool:
-        """Whether a measured value makes the statement true."""
-        return value >= self.bound if self.test == "at_least" else value <= self.bound
+    def judge(self, low: float, high: float) -> Verdict:
+        """The verdict on an interval; a fact's has no width. A difference must lie beyond its bound, not on it."""
+        least, most = self.spared(low, high)
+        if least > 0 or (least == 0 and self.kind != "difference"):
+            return "supported"
+        return "inconclusive" if most >= 0 else "not supported"
+
+    def spared(self, low: float, high: float) -> tuple[float, float]:
+        """By how much the least and the most favourable value of an interval keep the bound; negative: miss it."""
+        if self.test == "at_least":
+            return low - self.bound, high - self.bound
+        nearest = max(low, -high, 0.0) if self.test == "within" else low  # to zero, of all values in between
+        furthest = max(abs(low), abs(high)) if self.test == "within" else high
+        return self.bound - furthest, self.bound - nearest
 
     def agrees(self, value: float) -> bool:
         """Whether a measured value lies within the tolerance of the registered one."""
@@ -82,7 +110,7 @@ def registered_claims(path: Path | None = None) -> dict[str, Registered]:
     """All claims of the book by id.
 
     Raises:
-        ValueError: an entry has a field too many, too few, or an unknown unit or test.
+        ValueError: an entry has a field too many, too few, or an unknown unit, test, kind or verdict.
     """
     path = path or DATA / "claims.toml"
     entries: dict[str, Registered] = {}
@@ -91,8 +119,11 @@ def registered_claims(path: Path | None = None) -> dict[str, Registered]:
             entries[name] = Registered(**fields)
         except TypeError as error:
             raise ValueError(f"{path.name}: claim '{name}': {error}") from error
-        if entries[name].unit not in UNITS or entries[name].test not in ("at_least", "at_most"):
-            raise ValueError(f"{path.name}: claim '{name}': unknown unit or test")
+        entry = entries[name]
+        if entry.unit not in UNITS or entry.test not in get_args(Test) or entry.kind not in get_args(Kind):
+            raise ValueError(f"{path.name}: claim '{name}': unknown unit, test or kind")
+        if entry.verdict not in (None, *VERDICTS):
+            raise ValueError(f"{path.name}: claim '{name}': verdict is none of {', '.join(VERDICTS)}")
     return entries
 
 
@@ -101,15 +132,15 @@ def registered_setting() -> dict[str, object]:
     return dict(tomllib.loads((DATA / "protocol.toml").read_text())["registered"])
 
 
-def shown(value: float, unit: str, tolerance: float = 0.0) -> str:
-    """A value with its unit, as people read it: ``0.974`` of unit share is ``97.4 %``.
+def shown(value: float, unit: str, tolerance: float = 0.0, kind: str = "rate") -> str:
+    """A value with its unit, as people read it: ``0.974`` of unit share is ``97.4 %``, as a difference ``97.4 points``.
 
     Where a tolerance is given that the usual digits would show as nothing, there are more of them.
     """
     factor, suffix, digits = UNITS[unit]
     while tolerance and not float(f"{tolerance * factor:.{digits}f}"):
         digits += 1
-    return f"{value * factor:.{digits}f}{suffix}"
+    return f"{value * factor:.{digits}f}{' points' if unit == 'share' and kind == 'difference' else suffix}"
 
 
 @dataclass(frozen=True)
@@ -129,7 +160,7 @@ class Ledger:
     def claim(
         self,
         name: str,
-        measured: Measured | float,
+        measured: Measured | Sequence[Measured] | float,
         *,
         n: int | None = None,
         of: str = "people",
@@ -140,37 +171,41 @@ class Ledger:
 
         Args:
             name: The claim's id in ``data/claims.toml``.
-            measured: A rate with n and interval, or a plain number with ``n`` beside it.
-            n: How many units a plain number was measured on.
+            measured: For a rate or a difference what has n and interval, or several where the statement is about each
+                of them: it is supported where all are, not supported where one is not; the one that decides is shown.
+                For a fact a plain number.
+            n: How many units a fact was looked for in.
             of: What n counts.
             clean_error: The same error without poison, beside a protection rate.
             source: Whether the number was computed in this run or comes from a shipped result.
 
         Raises:
-            ValueError: the claim is unknown or belongs to another chapter, or n is missing.
+            ValueError: the claim is unknown or belongs to another chapter, a fact comes without n, or anything else
+                without an interval.
         """
         entry = registered_claims().get(name)
         if entry is None or entry.chapter != self.chapter:
             raise ValueError(f"claim '{name}' is not registered for {self.chapter}: add it to data/claims.toml")
-        if isinstance(measured, int | float):
-            value, low, high = float(measured), None, None
+        record: dict[str, Any] = {"id": name, **asdict(entry), "registered_value": entry.value}
+        record |= {"registered_verdict": entry.verdict, "n": n, "low": None, "high": None, "n_each": 1}
+        if entry.kind == "fact":
+            if not isinstance(measured, int | float) or n is None:
+                raise ValueError(f"claim '{name}': a fact needs a plain number, and n, how many it was looked for in")
+            record |= {"value": float(measured), "verdict": entry.judge(measured, measured)}
         else:
-            value, low, high, n = measured.value, measured.low, measured.high, measured.n
-        if n is None:
-            raise ValueError(f"claim '{name}': a plain number needs n, the number of units it was measured on")
+            if isinstance(measured, int | float):
+                raise ValueError(f"claim '{name}': a {entry.kind} needs an interval: give what has one, not a number")
+            several = measured if isinstance(measured, Sequence) else [measured]
+            decides = deciding(entry, several)
+            record |= {key: getattr(decides, key) for key in ("value", "n", "low", "high")}
+            record |= {"verdict": entry.judge(decides.low, decides.high), "n_each": len(several)}
         here = {key: self.ran_on[key] for key in ("profile", "dataset", "seed")} == registered_setting()
-        record = {
-            "id": name,
-            **asdict(entry),
-            "registered_value": entry.value,
-            "value": value,
-            "n": n,
+        compared = here and entry.value is not None
+        record |= {
             "n_of": of,
-            "low": low,
-            "high": high,
             "clean_error": clean_error,
-            "holds": entry.holds(value),
-            "agrees": entry.agrees(value) if here and entry.value is not None else None,
+            "agrees": entry.agrees(record["value"]) if compared else None,
+            "changed": here and entry.verdict is not None and record["verdict"] != entry.verdict,
             "registered": here,
             **self.ran_on,
             "seconds": round(time.time() - self.opened, 1),
@@ -179,23 +214,33 @@ class Ledger:
         display({"text/plain": as_text(record)}, raw=True, metadata={"claim": record})  # type: ignore[no-untyped-call]
 
 
-def as_text(record: Mapping[str, object]) -> str:
+def deciding(entry: Registered, measured: Sequence[Measured]) -> Measured:
+    """Of several, all of which a statement is about, the one that its verdict hangs on: the furthest of the worst."""
+    worst = {"not supported": 0, "inconclusive": 1, "supported": 2}
+    return min(measured, key=lambda each: (worst[entry.judge(each.low, each.high)], entry.spared(each.low, each.high)))
+
+
+def as_text(record: Mapping[str, Any]) -> str:
     """A claim as three lines: statement, measured value, verdict. Only the second differs between machines."""
-    unit, tolerance = str(record["unit"]), float(record["tolerance"])  # type: ignore[arg-type]
+    unit, tolerance, kind = record["unit"], record["tolerance"], record["kind"]
 
     def number(key: str) -> str:
-        return shown(float(record[key]), unit, tolerance)  # type: ignore[arg-type]
+        return shown(record[key], unit, tolerance, kind)
 
     parts = [f"measured {number('value')}", f"n = {record['n']} {record['n_of']}"]
     if record["low"] is not None:
         parts.append(f"95 % interval {number('low')} to {number('high')}")
+    if record["n_each"] > 1:
+        parts.append(f"decides among {record['n_each']}")
     if record["clean_error"] is not None:
         parts.append(f"clean error {number('clean_error')}")
-    parts.append(str(record["source"]))
-    verdict = "holds" if record["holds"] else "does not hold"
-    if record["declared"]:
-        verdict += f"; declared: {record['declared']}"
-    if record["registered"] and record["registered_value"] is not None:
+    parts.append(record["source"])
+    verdict = f"{kind}: {record['verdict']}"
+    if record["changed"]:
+        verdict += f", CHANGED from the registered verdict, {record['registered_verdict']}"
+    if record["explained"] and record["verdict"] != "supported":
+        verdict += f"; {record['explained']}"
+    if record["agrees"] is not None:
         agrees = "agrees" if record["agrees"] else "DISAGREES"
         verdict += f"; {agrees} with the registered {number('registered_value')} within {number('tolerance')}"
     return f"{record['statement']}\n{', '.join(parts)}\n{verdict}"

@@ -10,6 +10,7 @@ import html
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,48 @@ from typing import Any
 import matplotlib.pyplot as plt
 from nbformat import NotebookNode as Notebook
 
+from bookpress import verdicts
 from bookpress.claims import shown
 from bookpress.execute import duration
 from bookpress.files import PressError
 
 PLACE = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
-FRONT = ("value", "low", "high", "n", "clean_error", "id")
+FRONT = ("value", "low", "high", "n", "clean_error", "test", "bound", "verdict", "id")
 """What of a claim goes into the CSV behind the first page's figure."""
-OUTCOMES = ("not tested", "not reproduced", "reproduced in part", "reproduced")
+COLOURS = {"supported": "#005a9c", "inconclusive": "#8a5a00", "not supported": "#a8321a"}
+"""Of verdicts in that figure, each dark enough to be read as text on white."""
 
 
 def outcome(claims: Sequence[Mapping[str, Any]]) -> str:
-    """What became of a finding of the paper, by the claims of ours that bear on it."""
-    held = [bool(claim["holds"]) for claim in claims]
-    return OUTCOMES[0 if not held else 1 if not any(held) else 2 if not all(held) else 3]
+    """What became of a finding of the paper, by the verdicts on the claims of ours that bear on it."""
+    found = {claim["verdict"] for claim in claims}
+    if not found:
+        return "not tested"
+    if found == {"supported"}:
+        return "reproduced"
+    if "supported" in found:
+        return "reproduced in part"
+    return "undecided" if "inconclusive" in found else "not reproduced"
+
+
+def counts(claims: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims there are by kind and verdict, and how many wrong verdicts to expect, as two sentences.
+
+    A 95 % interval leaves 2.5 % on either side: that often at most, a verdict other than inconclusive lies on the wrong
+    side of its bound.
+    """
+    kinds = Counter(claim["kind"] for claim in claims)
+    judged = [claim for claim in claims if claim["kind"] != "fact"]
+    found = Counter(claim["verdict"] for claim in judged)
+    decided = len(judged) - found["inconclusive"]
+    return (
+        f"This site makes {len(claims)} claims: {kinds['fact']} facts, {kinds['rate']} rates and {kinds['difference']} "
+        f"differences. Of the rates and differences {found['supported']} are supported, {found['not supported']} not "
+        f"supported and {found['inconclusive']} inconclusive. Each of the {decided} that were decided is wrong with a "
+        f"chance of at most one in forty, so that up to {decided / 40:.0f} of them must be expected to be. (A claim "
+        "about each of several is supported wrongly more rarely, and refuted wrongly more often; claims about the same "
+        "people are wrong together.)"
+    )
 
 
 def html_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -63,9 +92,8 @@ def beside(
 
     def told(claim: Mapping[str, Any]) -> str:
         link = f"../notebooks/{claim['chapter']}.html#claim-{claim['id']}"
-        word = "holds" if claim["holds"] else "does not hold"
-        value = shown(claim["value"], claim["unit"], claim["tolerance"])
-        return f'<li><a href="{link}">{html.escape(claim["statement"])}</a> {value}: {word}</li>'
+        value = shown(claim["value"], claim["unit"], claim["tolerance"], claim["kind"])
+        return f'<li><a href="{link}">{html.escape(claim["statement"])}</a> {value}: {verdicts.badge(claim)}</li>'
 
     rows = []
     for finding in findings:
@@ -130,10 +158,14 @@ def front(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> tup
     if plain:
         raise PressError(f"claim '{plain[0]}': is no rate, so the first page cannot show it: take its label away")
     with plt.rc_context({"svg.hashsalt": "front", "figure.constrained_layout.use": True, "font.size": 10}):
-        figure, axes = plt.subplots(figsize=(5.2, 0.9 + 0.42 * len(found)))
+        figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.42 * len(found)))
         for row, (_, claim) in enumerate(found):
-            axes.plot([100 * claim["low"], 100 * claim["high"]], [row, row], color="#d55e00", linewidth=4, alpha=0.4)
-            axes.plot(100 * claim["value"], row, "o", color="#d55e00", markersize=7)
+            colour = COLOURS[claim["verdict"]]
+            axes.plot([100 * claim["low"], 100 * claim["high"]], [row, row], color=colour, linewidth=4, alpha=0.4)
+            axes.plot(100 * claim["value"], row, "o", color=colour, markersize=7)
+            axes.plot([100 * claim["bound"]] * 2, [row - 0.3, row + 0.3], color="black", linewidth=1.2)
+            asked = f"{'at least' if claim['test'] == 'at_least' else 'at most'} {100 * claim['bound']:.0f} %"
+            axes.text(107, row, f"{asked}: {claim['verdict']}", va="center", color=colour)
         axes.set_yticks(range(len(found)), [label for label, _ in found])
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlim(-4, 104)
@@ -143,7 +175,8 @@ def front(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> tup
         file = io.StringIO()
         figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
     plt.close(figure)
-    return file.getvalue(), "; ".join(f"{label}: {100 * claim['value']:.0f} %" for label, claim in found) + "."
+    words = "; ".join(f"{label}: {100 * claim['value']:.0f} %, {claim['verdict']}" for label, claim in found)
+    return file.getvalue(), f"{words}."
 
 
 def _labelled(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -164,7 +197,8 @@ def front_figure(folder: Path, claims: Sequence[Mapping[str, Any]], labels: Mapp
         "```{figure} front.svg\n:name: fig-front\n"
         f":alt: Share of a poisoning user's clean pictures that are not recognised. {words}\n\n"
         "What poisoning is worth, trainer by trainer: the share of a user's later, clean pictures that are not "
-        "recognised, with 95 % intervals over users. Every number is a claim of a chapter. "
+        "recognised, with 95 % intervals over users. Every row is a claim of a chapter: the short line is its bound, "
+        "and the words say whether the whole interval lies on the side that the claim says. "
         "{download}`Numbers (CSV) <front.csv>`\n```"
     )
 

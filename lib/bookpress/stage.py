@@ -19,7 +19,7 @@ import nbformat
 from nbformat import NotebookNode as Notebook
 
 from bookpress import chapters as ch
-from bookpress import generated
+from bookpress import generated, verdicts
 from bookpress.claims import registered_claims, shown
 from bookpress.execute import duration, text_of
 from bookpress.files import PressError
@@ -33,24 +33,26 @@ def card(claim: Mapping[str, Any]) -> str:
     """A claim as HTML: statement, value with interval, n, clean error, where it was computed, verdict."""
 
     def number(key: str) -> str:
-        return shown(claim[key], claim.get("unit", "number"), claim.get("tolerance", 0.0))
+        return shown(claim[key], claim["unit"], claim["tolerance"], claim["kind"])
 
     rows = [("measured", number("value"))]
     if claim.get("low") is not None:
         rows.append(("95 % interval", f"{number('low')} to {number('high')}"))
     rows.append(("n", f"{claim['n']} {claim.get('n_of', '')}".strip()))
+    if claim.get("n_each", 1) > 1:
+        rows.append(("decides among", str(claim["n_each"])))
     if claim.get("clean_error") is not None:
         rows.append(("clean error", number("clean_error")))
-    rows.append(("source", str(claim.get("source", "computed here"))))
-    state = "holds" if claim["holds"] else "declared" if claim.get("declared") else "fails"
-    verdict = {"holds": "Holds", "declared": "Did not reproduce", "fails": "Does not hold"}[state]
-    if claim.get("declared"):
-        verdict += f": {claim['declared']}"
+    rows += [("kind", claim["kind"]), ("source", str(claim.get("source", "computed here")))]
+    verdict = claim["verdict"].capitalize()
+    if claim.get("explained") and claim["verdict"] != "supported":
+        verdict += f": {claim['explained']}"
     if claim.get("agrees") is False:
         verdict += f" (registered value {number('registered_value')}, outside its tolerance)"
     cells = "".join(f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in rows)
+    kind = f'class="claim claim-{verdicts.css(claim["verdict"])}" id="claim-{html.escape(claim["id"])}"'
     return (
-        f'<section class="claim claim-{state}" id="claim-{html.escape(claim["id"])}" aria-label="Claim">'
+        f'<section {kind} aria-label="Claim">'
         f'<p class="claim-statement">{html.escape(claim["statement"])}</p><dl>{cells}</dl>'
         f'<p class="claim-verdict">{html.escape(verdict)}</p></section>'
     )
@@ -164,7 +166,7 @@ def stage(root: Path, executed: Path, staged: Path) -> list[Claim]:
         The claims of all chapters.
 
     Raises:
-        PressError: a chapter was not executed, or a claim is made twice.
+        PressError: a chapter was not executed, a claim is made twice, or prose names a verdict that is not the claim's.
     """
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
@@ -193,6 +195,7 @@ def stage(root: Path, executed: Path, staged: Path) -> list[Claim]:
         if names.count(name) > 1:
             raise PressError(f"claim '{name}': made more than once: make it in one place")
     _fill_pages(root, staged / "book", claims, runs)
+    verdicts.fill(root, staged, claims)
     return claims
 
 
@@ -215,6 +218,11 @@ def _fill_pages(root: Path, pages: Path, claims: list[Claim], runs: Mapping[str,
         labels = {name: entry.front for name, entry in registered.items() if entry.front}
         return generated.front_figure(pages, claims, labels)
 
-    parts = {"beside": beside, "times": lambda: generated.times(runs, generated.studies(root)), "front": front}
+    parts = {
+        "beside": beside,
+        "counts": lambda: generated.counts(claims),
+        "times": lambda: generated.times(runs, generated.studies(root)),
+        "front": front,
+    }
     for page in sorted(pages.glob("*.md")):
         generated.fill(page, parts)
