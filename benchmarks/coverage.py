@@ -30,8 +30,18 @@ RATES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.3, 0.5)
 MIRRORED = (0.7, 0.95, 0.999)
 CORRELATIONS = (0.0, 0.1, 0.3, 0.6)
 PICTURES = (3, 6, 10, 20)
+RARE = (0.001, 0.003, 0.01, 0.03, 0.1)  # shares of people who are another kind
 LEVEL, LEAST = 0.95, 0.94
-AGAIN = (0.9, 0.945)  # a cell with a coverage in here may be low by chance and is drawn again, with more draws
+AGAIN = (0.9, 0.945)  # a coverage in here may be low by chance: the cell is drawn again, with more draws
+DECIDING = (
+    "Korn-Graubard with unseen",
+    "Gaffke",
+    "Student's t with unseen",
+    "gains and losses, MOVER",
+    "Obuchowski, effective size, with unseen",
+    "MOVER",
+    "ends averaged",
+)
 WIDTHS = 30  # draws whose widths are averaged where a width is slow
 RESAMPLES = (100, 200)  # of the bootstrap: draws, and resamples of each
 
@@ -68,7 +78,7 @@ def share_cases():
                 yield f"correlation {correlation}", name, np.arange(m + 1) / m, beta_binomial(m, rate, correlation), m
         if rate > 0:
             yield "all or nothing", f"rate {rate}", np.array([0.0, 1.0]), np.array([1 - rate, rate]), 6
-    for base, rare, m in itertools.product((0.02, 0.1, 0.3), (0.01, 0.05), (6, 20)):
+    for base, rare, m in itertools.product((0.02, 0.2), RARE, (6, 20)):
         pmf = (1 - rare) * binomial_pmf(m, base) + rare * (np.arange(m + 1) == m)
         yield "few fail wholly", f"{rare} of people, others {base}, {m} pictures", np.arange(m + 1) / m, pmf, m
 
@@ -101,12 +111,14 @@ def gap_cases():
         worse = change * back
         pmf = np.array([worse, 1 - worse - change, change])
         yield "few change, both ways", f"{change} one way, {worse:.3g} the other", np.array([-1.0, 0.0, 1.0]), pmf
-    for rare, m, (base, change) in itertools.product((0.01, 0.05), (6, 20), ((0.02, 0.0), (0.1, 0.03))):
+    for rare, m, (base, change, place) in itertools.product(
+        RARE, (6, 20), ((0.02, 0.0, -1), (0.1, 0.03, -1), (0.1, 0.1, 0))
+    ):
         pmf = (1 - rare) * gap_pmf(m, base, change, 0.0)
-        pmf[-1] += rare
+        pmf[place] += rare
         yield (
             "few change wholly, others a little",
-            f"{rare} of people, others {base} to {round(base + change, 3)}, {m} pictures",
+            f"{rare} of people {'down' if place == 0 else 'up'}, others {base} to {round(base + change, 3)}, {m} pictures",
             np.arange(-m, m + 1) / m,
             pmf,
         )
@@ -235,8 +247,8 @@ def means(n, draws, rng):
         return lambda size: rng.gamma(4 / skew**2, 1.0, size), 4 / skew**2
 
     cases = {
-        "normal": (lambda size: rng.standard_normal(size), 0.0),
-        "uniform": (lambda size: rng.random(size), 0.5),
+        "normal": (rng.standard_normal, 0.0),
+        "uniform": (rng.random, 0.5),
         "heavy tails (t, 5 degrees)": (lambda size: rng.standard_t(5, size), 0.0),
         **{f"gamma, skewness {skew}": gamma(skew) for skew in (0.25, 0.5, 1, 2)},
         "lognormal, skewness 6.2": (lambda size: rng.lognormal(0, 1, size), np.exp(0.5)),
@@ -264,11 +276,29 @@ def means(n, draws, rng):
         yield family, family, once
 
 
+def logit(mean, variance, n):
+    """Student's t interval of the logit; none where that is infinite."""
+    inside = (mean > 0) & (mean < 1)
+    safe = np.where(inside, mean, 0.5)
+    margin = stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.sqrt(variance) / (safe * (1 - safe))
+    middle = np.log(safe / (1 - safe))
+    ends = 1 / (1 + np.exp(margin - middle)), 1 / (1 + np.exp(-margin - middle))
+    return [np.where(inside, end, mean) for end in ends]
+
+
 def areas(n, draws, rng):
     targets = (0.5, 0.8, 0.95, 0.99, 0.999)
     shared = ((0.0, True), (0.3, True), (0.3, False), (0.7, True), (0.7, False))
     cases = [
-        (f"people's part {part}, {'same' if same else 'other'} people", f"area {area}, {m} pictures", area, part, same, m, 0.0)
+        (
+            f"people's part {part}, {'same' if same else 'other'} people",
+            f"area {area}, {m} pictures",
+            area,
+            part,
+            same,
+            m,
+            0.0,
+        )
         for area, (part, same), m in itertools.product(targets, shared, (3, 10) if n <= 200 else (3,))
     ] + [
         ("few never found", f"{rare} of people, others {area}, 6 pictures", area, 0.3, True, 6 if n <= 200 else 3, rare)
@@ -295,13 +325,13 @@ def areas(n, draws, rng):
             value, variance = (np.concatenate(each) for each in zip(*found, strict=True))
             floor = intervals.unseen(value, count, 0.0, 1.0, LEVEL)
             effective = intervals.effective_ends(value, variance, count, n * m, LEVEL)
-            logit = intervals.logit_ends(value, variance, count, LEVEL)
+            in_logits = logit(value, variance, count)
             plain = value - 1.96 * np.sqrt(variance), value + 1.96 * np.sqrt(variance)
             return {
                 "Obuchowski, effective size, with unseen": judged(union(effective, floor), truth),
                 "Obuchowski, effective size": judged(effective, truth),
-                "Obuchowski, logit, with unseen": judged(union(logit, floor), truth),
-                "Obuchowski, logit": judged(logit, truth),
+                "Obuchowski, logit, with unseen": judged(union(in_logits, floor), truth),
+                "Obuchowski, logit": judged(in_logits, truth),
                 "Obuchowski": judged(np.clip(plain, 0, 1), truth),
                 "Clopper-Pearson, people": judged(intervals.clopper_pearson_ends(value, n, LEVEL), truth),
                 "Clopper-Pearson, pictures": judged(intervals.clopper_pearson_ends(value, n * m, LEVEL), truth),
@@ -372,7 +402,7 @@ def shard(kind, n, given):
     start, rows = time.perf_counter(), []
     for family, name, once in MAKERS[kind](n, given.draws, rng):
         found = once(given.draws)
-        unsure = any(AGAIN[0] <= cover < AGAIN[1] for cover, _, count in found.values() if count == given.draws)
+        unsure = any(AGAIN[0] <= found[method][0] < AGAIN[1] for method in DECIDING if method in found)
         if unsure and given.again > given.draws:
             found = once(given.again)
         rows += [

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from facepoison.device import batches, generator, has_bfloat16
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
+from facepoison.intervals import CONFIDENCE
 from facepoison.pictures import to_float
-from facepoison.protection import CONFIDENCE, Protection, check_rounds, compared, own_probes
+from facepoison.protection import Protection, check_rounds, compared, own_probes
 from facepoison.store import Arrays, written_whole
 
 ASKED = 128  # pictures that are answered at a time

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from facepoison.errors import InputError
+from facepoison.intervals import CONFIDENCE, difference_interval, share_interval
 from facepoison.recognition import Metric, Recogniser, closest, fit_linear, identity_distances
 from facepoison.store import written_whole
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -96,24 +94,8 @@ class Protection:
     clean: Answers
 
 
-def unseen(mean: float, n: int, lowest: float, highest: float, confidence: float) -> tuple[float, float]:
-    """How far a mean over ``n`` users can be off just because some kind of user was not among them.
-
-    With the given confidence (half of the rest on either side) at most a share q = 1 - ((1 - confidence) / 2)^(1 / n)
-    of all people is of a kind that did not turn up; those may have any value from ``lowest`` to ``highest``. At a mean
-    of 0 or 1 of a rate this is the exact binomial interval (Clopper and Pearson, 1934) with users as trials.
-    """
-    q = 1 - ((1 - confidence) / 2) ** (1 / n)
-    return mean - q * (mean - lowest), mean + q * (highest - mean)
-
-
 def interval(errors: Tensor, probes: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Confidence interval for the mean of users' errors that counts users, not probes, as independent.
-
-    Korn and Graubard (Survey Methodology 24, 1998): the effective sample size p (1 - p) / (variance of the mean over
-    users), reduced by (t_probes / t_users)^2 for the few users that the variance comes from and never more than the
-    number of probes, goes into Clopper and Pearson's interval. Near 0 and 1 that variance is small by luck, and at 0
-    and 1 there is none: the interval is therefore never narrower than ``unseen`` allows.
 
     Args:
         errors: Each user's error, (n,), 0 to 1.
@@ -121,30 +103,12 @@ def interval(errors: Tensor, probes: int, confidence: float = CONFIDENCE) -> tup
         confidence: 0.95 for a 95 % interval.
 
     Returns:
-        The lower and the upper end, within [0, 1].
+        The lower and the upper end, within [0, 1]; see ``intervals.share_interval``.
 
     Raises:
         InputError: no users, fewer probes than users, errors out of range, or a confidence that is no probability.
     """
-    n = len(errors)
-    if n < 1 or probes < n or not bool(((errors >= 0) & (errors <= 1)).all()) or not 0 < confidence < 1:
-        raise InputError(
-            f"interval: {n} users, {probes} probes, confidence {confidence}; give errors and level in 0..1"
-        )
-    p = float(errors.double().mean())
-    low, high = unseen(p, n, 0.0, 1.0, confidence)
-    if n == 1:  # one user says next to nothing about others
-        return low if p == 1 else 0.0, high if p == 0 else 1.0
-    if 0 < p < 1:
-        tail = (1 - confidence) / 2
-        variance = float(errors.double().var()) / n
-        size = p * (1 - p) / variance if variance > 0 else float(probes)
-        size *= (stats.t.ppf(tail, probes - 1) / stats.t.ppf(tail, n - 1)) ** 2
-        size = min(size, float(probes))
-        hits = p * size
-        low = min(low, float(stats.beta.ppf(tail, hits, size - hits + 1)))
-        high = max(high, float(stats.beta.ppf(1 - tail, hits + 1, size - hits)))
-    return low, high
+    return share_interval(errors.double().cpu().numpy(), probes, confidence)
 
 
 def rate(answers: Answers, clean: Answers | None = None, confidence: float = CONFIDENCE) -> Rate:
@@ -199,7 +163,7 @@ def rank_one(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: Tens
 def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Difference:
     """How much larger the users' errors are in ``a`` than in ``b``, paired by user.
 
-    Student's t interval of the users' differences, never narrower than ``unseen`` allows, within [-1, 1].
+    The interval is that of ``intervals.difference_interval``.
 
     Raises:
         InputError: the users are not the same.
@@ -207,12 +171,7 @@ def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Differ
     if not len(a.user) or a.users != b.users:
         raise InputError("difference: the two are about different users; ask the same users both times")
     gaps = a.by_user - b.by_user
-    n, value = len(gaps), float(gaps.mean())
-    low, high = unseen(value, n, -1.0, 1.0, confidence)
-    if n == 1:
-        return Difference(value, n, -1.0, 1.0)
-    margin = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(gaps.std()) / n**0.5
-    return Difference(value, n, max(-1.0, min(low, value - margin)), min(1.0, max(high, value + margin)))
+    return Difference(float(gaps.mean()), len(gaps), *difference_interval(gaps.cpu().numpy(), confidence))
 
 
 def named(result: Protection, user: int) -> list[bool]:
