@@ -24,10 +24,11 @@ from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.experiment import called, find_preset, poison
 from facepoison.extractors.catalog import cache_folder, load_extractor
+from facepoison.intervals import CONFIDENCE, unseen
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import list_files, read_folder
 from facepoison.pictures.splits import first_users
-from facepoison.protection import CONFIDENCE, Rate, share, unseen
+from facepoison.protection import Rate, share
 from facepoison.protocol import choose, read_protocol
 from facepoison.store import written_whole
 

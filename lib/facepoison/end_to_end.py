@@ -11,7 +11,8 @@ from torch import Tensor
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.fine_tuning import END_TO_END, EndToEnd, check_rgb, play_round
-from facepoison.protection import CONFIDENCE, Protection, check_rounds, compared, own_probes
+from facepoison.intervals import CONFIDENCE
+from facepoison.protection import Protection, check_rounds, compared, own_probes
 from facepoison.store import Arrays
 
 

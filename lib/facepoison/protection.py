@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from facepoison.errors import InputError
+from facepoison.intervals import CONFIDENCE, difference_interval, mean_interval, mean_of, of_two, share_interval
 from facepoison.recognition import Metric, Recogniser, closest, identity_distances, linear_rounds
 from facepoison.store import written_whole
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,16 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """A mean over people of something that is no share (decibels, levels, a cosine, an area), with its interval."""
+
+    value: float
+    n: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Protection:
     """The outcome of the protocol: the rate, and the answers with and without poison that it comes from."""
 
@@ -96,24 +104,8 @@ class Protection:
     clean: Answers
 
 
-def unseen(mean: float, n: int, lowest: float, highest: float, confidence: float) -> tuple[float, float]:
-    """How far a mean over ``n`` users can be off just because some kind of user was not among them.
-
-    With the given confidence (half of the rest on either side) at most a share q = 1 - ((1 - confidence) / 2)^(1 / n)
-    of all people is of a kind that did not turn up; those may have any value from ``lowest`` to ``highest``. At a mean
-    of 0 or 1 of a rate this is the exact binomial interval (Clopper and Pearson, 1934) with users as trials.
-    """
-    q = 1 - ((1 - confidence) / 2) ** (1 / n)
-    return mean - q * (mean - lowest), mean + q * (highest - mean)
-
-
 def interval(errors: Tensor, probes: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Confidence interval for the mean of users' errors that counts users, not probes, as independent.
-
-    Korn and Graubard (Survey Methodology 24, 1998): the effective sample size p (1 - p) / (variance of the mean over
-    users), reduced by (t_probes / t_users)^2 for the few users that the variance comes from and never more than the
-    number of probes, goes into Clopper and Pearson's interval. Near 0 and 1 that variance is small by luck, and at 0
-    and 1 there is none: the interval is therefore never narrower than ``unseen`` allows.
 
     Args:
         errors: Each user's error, (n,), 0 to 1.
@@ -121,30 +113,12 @@ def interval(errors: Tensor, probes: int, confidence: float = CONFIDENCE) -> tup
         confidence: 0.95 for a 95 % interval.
 
     Returns:
-        The lower and the upper end, within [0, 1].
+        The lower and the upper end, within [0, 1]; see ``intervals.share_interval``.
 
     Raises:
         InputError: no users, fewer probes than users, errors out of range, or a confidence that is no probability.
     """
-    n = len(errors)
-    if n < 1 or probes < n or not bool(((errors >= 0) & (errors <= 1)).all()) or not 0 < confidence < 1:
-        raise InputError(
-            f"interval: {n} users, {probes} probes, confidence {confidence}; give errors and level in 0..1"
-        )
-    p = float(errors.double().mean())
-    low, high = unseen(p, n, 0.0, 1.0, confidence)
-    if n == 1:  # one user says next to nothing about others
-        return low if p == 1 else 0.0, high if p == 0 else 1.0
-    if 0 < p < 1:
-        tail = (1 - confidence) / 2
-        variance = float(errors.double().var()) / n
-        size = p * (1 - p) / variance if variance > 0 else float(probes)
-        size *= (stats.t.ppf(tail, probes - 1) / stats.t.ppf(tail, n - 1)) ** 2
-        size = min(size, float(probes))
-        hits = p * size
-        low = min(low, float(stats.beta.ppf(tail, hits, size - hits + 1)))
-        high = max(high, float(stats.beta.ppf(1 - tail, hits + 1, size - hits)))
-    return low, high
+    return share_interval(errors.double().cpu().numpy(), probes, confidence)
 
 
 def rate(answers: Answers, clean: Answers | None = None, confidence: float = CONFIDENCE) -> Rate:
@@ -183,6 +157,23 @@ def share(hits: Tensor, people: Tensor, confidence: float = CONFIDENCE) -> Rate:
     return Rate(float(shares.mean()), len(shares), len(hits), low, high)
 
 
+def mean_of_people(values: Tensor, people: Tensor, confidence: float = CONFIDENCE) -> Mean:
+    """A mean over people of what was measured on their pictures, each person counting alike.
+
+    Args:
+        values: Of each picture, (N,).
+        people: Whose it is, int64 (N,).
+        confidence: Of the interval, Student's over people's means; see ``intervals.mean_interval``.
+
+    Raises:
+        InputError: there are none, or the two differ in length.
+    """
+    if not len(values) or values.shape != people.shape:
+        raise InputError(f"mean: {tuple(values.shape)} values of {tuple(people.shape)} people; give one person each")
+    means = torch.stack([values[people == person].double().mean() for person in people.unique()])  # type: ignore[no-untyped-call]
+    return Mean(float(means.mean()), len(means), *mean_interval(means.tolist(), confidence))
+
+
 def rank_one(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: Tensor) -> Rate:
     """Share of clean probes whose nearest gallery picture shows the right person, averaged over people.
 
@@ -199,20 +190,48 @@ def rank_one(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: Tens
 def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Difference:
     """How much larger the users' errors are in ``a`` than in ``b``, paired by user.
 
-    Student's t interval of the users' differences, never narrower than ``unseen`` allows, within [-1, 1].
-
     Raises:
         InputError: the users are not the same.
     """
     if not len(a.user) or a.users != b.users:
         raise InputError("difference: the two are about different users; ask the same users both times")
-    gaps = a.by_user - b.by_user
-    n, value = len(gaps), float(gaps.mean())
-    low, high = unseen(value, n, -1.0, 1.0, confidence)
-    if n == 1:
-        return Difference(value, n, -1.0, 1.0)
-    margin = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(gaps.std()) / n**0.5
-    return Difference(value, n, max(-1.0, min(low, value - margin)), min(1.0, max(high, value + margin)))
+    return paired(a.by_user, b.by_user, confidence)
+
+
+def paired(
+    first: Tensor | Sequence[float], second: Tensor | Sequence[float], confidence: float = CONFIDENCE
+) -> Difference:
+    """The mean over people of one share less another of the same person; see ``intervals.difference_interval``.
+
+    Args:
+        first: Each person's share (n,), 0 to 1.
+        second: The other, of the same people in the same order.
+        confidence: Of the interval.
+
+    Raises:
+        InputError: they differ in number, or there are none.
+    """
+    one, other = (torch.as_tensor(each, dtype=torch.float64) for each in (first, second))
+    if one.shape != other.shape or not len(one):
+        raise InputError(f"difference: {len(one)} people and {len(other)}; give both shares of each")
+    gaps = (one - other).tolist()
+    return Difference(sum(gaps) / len(gaps), len(gaps), *difference_interval(gaps, confidence))
+
+
+def apart(first: Rate | Mean, second: Rate | Mean) -> Difference:
+    """One rate less another where nothing but their intervals is known; see ``intervals.of_two``.
+
+    Of the same people they rise and fall together, and the interval is wider than it need be.
+    """
+    ends = of_two((first.value, first.low, first.high), (second.value, second.low, second.high))
+    return Difference(first.value - second.value, min(first.n, second.n), *ends)
+
+
+def averaged(rates: Iterable[Rate]) -> Mean:
+    """The mean of several rates of the same people; see ``intervals.mean_of``."""
+    known = list(rates)
+    ends = mean_of((each.value, each.low, each.high) for each in known)
+    return Mean(sum(each.value for each in known) / len(known), min(each.n for each in known), *ends)
 
 
 def named(result: Protection, user: int) -> list[bool]:

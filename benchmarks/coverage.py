@@ -1,0 +1,463 @@
+"""Coverage of the book's intervals by simulation: how often each holds the true value, and how wide it is.
+
+python benchmarks/coverage.py [--kinds shares differences means areas pairs] [--draws 2000] [--seed 1] [--write]
+
+Every kind of interval and number of people is a shard under ``_build/coverage``; a shard that is there already is not
+made again, so a stopped run goes on. ``--write`` puts the lowest coverage of each method into ``data/results``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from numpy.polynomial.legendre import leggauss
+from scipy import stats
+
+from facepoison import intervals, shipped
+from facepoison.store import written_whole
+
+FOLDER = Path(__file__).resolve().parent.parent / "_build" / "coverage"
+KINDS = ("shares", "differences", "means", "areas", "pairs")
+PEOPLE = (3, 5, 10, 20, 33, 60, 100, 200, 500, 2000)
+RATES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.3, 0.5)
+MIRRORED = (0.7, 0.95, 0.999)
+CORRELATIONS = (0.0, 0.1, 0.3, 0.6)
+PICTURES = (3, 6, 10, 20)
+RARE = (0.001, 0.003, 0.01, 0.03, 0.1)  # shares of people who are another kind
+LEVEL, LEAST = 0.95, 0.94
+AGAIN = (0.9, 0.945)  # a coverage in here may be low by chance: the cell is drawn again, with more draws
+DECIDING = (
+    "Korn-Graubard with unseen",
+    "Gaffke",
+    "Student's t with unseen",
+    "gains and losses, MOVER",
+    "Obuchowski, effective size, with unseen",
+    "MOVER",
+    "ends averaged",
+)
+WIDTHS = 30  # draws whose widths are averaged where a width is slow
+RESAMPLES = (100, 200)  # of the bootstrap: draws, and resamples of each
+
+
+# ---------------------------------------------------------------- what is drawn from
+
+
+def beta_nodes(mean, correlation, nodes=256):
+    """Rates of people by quantile, and the weights of the quantiles; all the same without correlation."""
+    x, w = leggauss(nodes)
+    if correlation == 0 or mean in {0.0, 1.0}:
+        return np.full(nodes, float(mean)), w / 2
+    ab = (1 - correlation) / correlation
+    return stats.beta.ppf((x + 1) / 2, mean * ab, (1 - mean) * ab), w / 2
+
+
+def binomial_pmf(m, rates):
+    return stats.binom.pmf(np.arange(m + 1), m, np.asarray(rates)[..., None])
+
+
+def beta_binomial(m, mean, correlation):
+    if correlation == 0 or mean in {0.0, 1.0}:
+        return binomial_pmf(m, mean)
+    ab = (1 - correlation) / correlation
+    return stats.betabinom.pmf(np.arange(m + 1), m, mean * ab, (1 - mean) * ab)
+
+
+def share_cases():
+    """Family, name, values and chances of a person's share, pictures of a person."""
+    for rate in RATES + MIRRORED:
+        for correlation, m in itertools.product(CORRELATIONS, PICTURES if rate not in MIRRORED else (6,)):
+            if rate > 0 or (correlation, m) == (0.0, 6):
+                name = f"rate {rate}, {m} pictures"
+                yield f"correlation {correlation}", name, np.arange(m + 1) / m, beta_binomial(m, rate, correlation), m
+        if rate > 0:
+            yield "all or nothing", f"rate {rate}", np.array([0.0, 1.0]), np.array([1 - rate, rate]), 6
+    for base, rare, m in itertools.product((0.02, 0.2), RARE, (6, 20)):
+        pmf = (1 - rare) * binomial_pmf(m, base) + rare * (np.arange(m + 1) == m)
+        yield "few fail wholly", f"{rare} of people, others {base}, {m} pictures", np.arange(m + 1) / m, pmf, m
+
+
+def gap_pmf(m, base, change, correlation):
+    """Chances of a person's gap from -1 to 1 in steps of 1/m: both rates follow one quantile of the person."""
+    before, weights = beta_nodes(base, correlation)
+    after, _ = beta_nodes(base + change, correlation)
+    one, other = binomial_pmf(m, after), binomial_pmf(m, before)[:, ::-1]
+    return sum(w * np.convolve(a, b) for w, a, b in zip(weights, one, other, strict=True))
+
+
+def gap_cases():
+    """Family, name, values and chances of a person's gap."""
+    changes = (0.0, 0.01, 0.03, 0.1, 0.3)
+    for base, change, correlation, m in itertools.product((0.0, 0.05, 0.2, 0.5), changes, (0.0, 0.3, 0.6), (3, 10)):
+        if base + change > 0:
+            name = f"{base} to {round(base + change, 3)}, {m} pictures"
+            pmf = gap_pmf(m, base, change, correlation)
+            yield f"correlation {correlation}", name, np.arange(-m, m + 1) / m, pmf
+    for change in (0.0, 0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3):
+        yield "few change, one way", f"{change} of people", np.array([0.0, 1.0]), np.array([1 - change, change])
+        yield (
+            "few change by a picture",
+            f"{change} of people, by 1/6",
+            np.array([-1 / 6, 0, 1 / 6]),
+            np.array([change / 4, 1 - 1.25 * change, change]),
+        )
+    for change, back in itertools.product((0.005, 0.02, 0.1, 0.3), (0.2, 0.5, 1.0)):
+        worse = change * back
+        pmf = np.array([worse, 1 - worse - change, change])
+        yield "few change, both ways", f"{change} one way, {worse:.3g} the other", np.array([-1.0, 0.0, 1.0]), pmf
+    for rare, m, (base, change, place) in itertools.product(
+        RARE, (6, 20), ((0.02, 0.0, -1), (0.1, 0.03, -1), (0.1, 0.1, 0))
+    ):
+        pmf = (1 - rare) * gap_pmf(m, base, change, 0.0)
+        pmf[place] += rare
+        yield (
+            "few change wholly, others a little",
+            f"{rare} of people {'down' if place == 0 else 'up'}, others {base} to {round(base + change, 3)}, {m} pictures",
+            np.arange(-m, m + 1) / m,
+            pmf,
+        )
+
+
+# ---------------------------------------------------------------- methods, over many draws at once
+
+
+def moments(values, counts):
+    """Means of samples, and the variances of these means, of people counted by value."""
+    n = counts.sum(axis=-1)
+    mean = counts @ values / n
+    square = np.einsum("rk,rk->r", counts, (values - mean[:, None]) ** 2)
+    return mean, square / np.maximum(n - 1, 1) / n
+
+
+def union(one, other):
+    return np.minimum(one[0], other[0]), np.maximum(one[1], other[1])
+
+
+def bootstrap(values, counts, rng):
+    """Percentile bootstrap over people, for the first draws only."""
+    first, n = counts[: RESAMPLES[0]], counts[0].sum()
+    again = rng.multinomial(n, (first / n)[:, None, :], size=(len(first), RESAMPLES[1]))
+    return np.quantile(again @ values / n, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+
+
+def judged(ends, truth):
+    low, high = ends
+    return float(((low <= truth + 1e-12) & (high >= truth - 1e-12)).mean()), float((high - low).mean()), len(low)
+
+
+def gaffke(values, counts, bounds, truth):
+    """Coverage from the chance at the truth, which saves finding the ends; ends of the first draws for the width."""
+    rows, copies = np.unique(counts, axis=0, return_counts=True)
+    covered = np.ones(len(rows), dtype=bool)
+    for worst, sign in zip(bounds, (1, -1), strict=True):
+        known, often = np.append(values, worst), np.column_stack([rows, np.ones(len(rows))])
+        beyond = [
+            intervals.chance_above(sign * known, part, np.full(len(part), sign * truth))
+            for part in np.array_split(often, max(1, len(often) // 500))
+        ]
+        # the lower end is at most the truth where at most 97.5 % of the weighted mean lies above the truth
+        edge = sign * truth <= sign * worst + 1e-12
+        covered &= edge | (np.concatenate(beyond) <= (1 + LEVEL) / 2 + 1e-7)
+    low, high = intervals.bounded_ends(values, counts[:WIDTHS], *bounds, LEVEL)
+    return float(np.average(covered, weights=copies)), float((high - low).mean()), len(counts)
+
+
+def wilson(mean, variance, n, trials):
+    """Wilson's interval of the effective sample size (Dean and Pagano 2015), its factor from Student's t."""
+    size = np.where(variance > 0, mean * (1 - mean) / np.where(variance > 0, variance, 1.0), 0.0)
+    size = np.where((mean > 0) & (mean < 1), np.where(size > 0, np.minimum(size, trials), trials), n)
+    k = stats.t.ppf((1 + LEVEL) / 2, n - 1) ** 2
+    middle = (mean * size + k / 2) / (size + k)
+    margin = np.sqrt(k * (mean * (1 - mean) * size + k / 4)) / (size + k)
+    return middle - margin, middle + margin
+
+
+def shares(n, draws, rng):
+    for family, name, values, pmf, m in share_cases():
+        truth = float(values @ pmf)
+
+        def once(draws, values=values, pmf=pmf, m=m, truth=truth):
+            counts = rng.multinomial(n, pmf / pmf.sum(), size=draws)
+            mean, variance = moments(values, counts)
+            floor = intervals.unseen(mean, n, 0.0, 1.0, LEVEL)
+            korn = intervals.effective_ends(mean, variance, n, n * m, LEVEL)
+            return {
+                "Korn-Graubard with unseen": judged(union(korn, floor), truth),
+                "Korn-Graubard": judged(korn, truth),
+                "Gaffke": gaffke(values, counts, (0.0, 1.0), truth),
+                "Wilson, effective size": judged(wilson(mean, variance, n, n * m), truth),
+                "Clopper-Pearson, people": judged(intervals.clopper_pearson_ends(mean, n, LEVEL), truth),
+                "Clopper-Pearson, pictures": judged(intervals.clopper_pearson_ends(mean, n * m, LEVEL), truth),
+                "cluster bootstrap": judged(bootstrap(values, counts, rng), truth),
+            }
+
+        yield family, name, once
+
+
+def split(values, counts, n):
+    """Gains and losses apart, each a share of Korn and Graubard's, put together by MOVER with their correlation."""
+    parts = []
+    for side in (np.maximum(values, 0), np.maximum(-values, 0)):
+        mean, variance = moments(side, counts)
+        floor = intervals.unseen(mean, n, 0.0, 1.0, LEVEL)
+        parts.append((mean, variance, *union(intervals.effective_ends(mean, variance, n, 10**6, LEVEL), floor)))
+    (up, up_var, *up_ends), (down, down_var, *down_ends) = parts
+    both = np.sqrt(up_var * down_var)
+    covariance = -up * down / (n - 1)  # nobody has both
+    correlation = np.where(both > 0, covariance / np.where(both > 0, both, 1.0), 0.0)
+    return intervals.mover_ends((up, *up_ends), (down, *down_ends), correlation)
+
+
+def differences(n, draws, rng):
+    for family, name, values, pmf in gap_cases():
+        truth = float(values @ pmf)
+
+        def once(draws, values=values, pmf=pmf, truth=truth):
+            counts = rng.multinomial(n, pmf / pmf.sum(), size=draws)
+            mean, variance = moments(values, counts)
+            floor = intervals.unseen(mean, n, -1.0, 1.0, LEVEL)
+            student = np.clip(intervals.t_ends(mean, variance, n, LEVEL), -1, 1)
+            log = np.log(4 / (1 - LEVEL))
+            bernstein = np.sqrt(2 * n * variance * log / n) + 2 * 7 * log / (3 * (n - 1))
+            added = np.column_stack([counts, np.ones(draws), np.ones(draws)])
+            more, more_variance = moments(np.append(values, [-1.0, 1.0]), added)
+            people = [2 * end - 1 for end in intervals.clopper_pearson_ends((1 + mean) / 2, n, LEVEL)]
+            return {
+                "Student's t with unseen": judged(union(student, floor), truth),
+                "Student's t": judged(student, truth),
+                "Gaffke": gaffke(values, counts, (-1.0, 1.0), truth),
+                "gains and losses, MOVER": judged(np.clip(split(values, counts, n), -1, 1), truth),
+                "t, two people added": judged(np.clip(intervals.t_ends(more, more_variance, n, LEVEL), -1, 1), truth),
+                "empirical Bernstein": judged(np.clip((mean - bernstein, mean + bernstein), -1, 1), truth),
+                "Clopper-Pearson, people": judged(people, truth),
+                "cluster bootstrap": judged(bootstrap(values, counts, rng), truth),
+            }
+
+        yield family, name, once
+
+
+def means(n, draws, rng):
+    def gamma(skew):
+        return lambda size: rng.gamma(4 / skew**2, 1.0, size), 4 / skew**2
+
+    cases = {
+        "normal": (rng.standard_normal, 0.0),
+        "uniform": (rng.random, 0.5),
+        "heavy tails (t, 5 degrees)": (lambda size: rng.standard_t(5, size), 0.0),
+        **{f"gamma, skewness {skew}": gamma(skew) for skew in (0.25, 0.5, 1, 2)},
+        "lognormal, skewness 6.2": (lambda size: rng.lognormal(0, 1, size), np.exp(0.5)),
+    }
+    for family, (draw, truth) in cases.items():
+
+        def once(draws, draw=draw, truth=truth):
+            draws = max(draws, 10_000) if n <= 200 else draws
+            sample = draw((draws, n))
+            mean, variance = sample.mean(axis=1), sample.var(axis=1, ddof=1) / n
+            skew = ((sample - mean[:, None]) ** 3).mean(axis=1) / np.maximum(sample.var(axis=1), 1e-300) ** 1.5
+            shift = skew * np.sqrt(variance) / (6 * np.sqrt(n))
+            student = intervals.t_ends(mean, variance, n, LEVEL)
+            johnson = [end + shift * (1 + 2 * stats.t.ppf((1 + LEVEL) / 2, n - 1) ** 2) for end in student]
+            first = sample[: RESAMPLES[0]]
+            weights = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES[1]) / n
+            again = np.quantile(first @ weights.T, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+            return {
+                "Student's t": judged(student, truth),
+                "Student's t with Johnson's": judged(union(student, johnson), truth),
+                "normal": judged((mean - 1.96 * np.sqrt(variance), mean + 1.96 * np.sqrt(variance)), truth),
+                "cluster bootstrap": judged(again, truth),
+            }
+
+        yield family, family, once
+
+
+def logit(mean, variance, n):
+    """Student's t interval of the logit; none where that is infinite."""
+    inside = (mean > 0) & (mean < 1)
+    safe = np.where(inside, mean, 0.5)
+    margin = stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.sqrt(variance) / (safe * (1 - safe))
+    middle = np.log(safe / (1 - safe))
+    ends = 1 / (1 + np.exp(margin - middle)), 1 / (1 + np.exp(-margin - middle))
+    return [np.where(inside, end, mean) for end in ends]
+
+
+def areas(n, draws, rng):
+    targets = (0.5, 0.8, 0.95, 0.99, 0.999)
+    shared = ((0.0, True), (0.3, True), (0.3, False), (0.7, True), (0.7, False))
+    cases = [
+        (
+            f"people's part {part}, {'same' if same else 'other'} people",
+            f"area {area}, {m} pictures",
+            area,
+            part,
+            same,
+            m,
+            0.0,
+        )
+        for area, (part, same), m in itertools.product(targets, shared, (3, 10) if n <= 200 else (3,))
+    ] + [
+        ("few never found", f"{rare} of people, others {area}, 6 pictures", area, 0.3, True, 6 if n <= 200 else 3, rare)
+        for area, rare in itertools.product((0.8, 0.999, 1.0), (0.01, 0.1))
+    ]
+    for family, name, area, part, same, m, rare in cases:
+
+        def once(draws, area=area, part=part, same=same, m=m, rare=rare):
+            shift = np.sqrt(2) * stats.norm.ppf(min(area, 1 - 1e-9))
+            truth = (1 - rare) * area + rare * 0.5
+            people, size = np.repeat(np.arange(n), m), max(1, 600_000 // (n * m))
+            others = people if same else people + n
+            found = []
+            for start in range(0, draws, size):
+                r = min(size, draws - start)
+                own = np.sqrt(part) * rng.standard_normal((2, r, n))
+                level = own[[0, 0 if same else 1]]
+                noise = np.sqrt(1 - part) * rng.standard_normal((2, r, n * m))
+                clean = np.repeat(level[0], m, axis=-1) + noise[0]
+                seen = np.repeat(rng.random((r, n)) >= rare, m, axis=-1)
+                poisoned = np.repeat(level[1], m, axis=-1) + noise[1] + shift * seen
+                value, variance, count = intervals.area_parts(clean, people, poisoned, others)
+                found.append((value, variance))
+            value, variance = (np.concatenate(each) for each in zip(*found, strict=True))
+            floor = intervals.unseen(value, count, 0.0, 1.0, LEVEL)
+            effective = intervals.effective_ends(value, variance, count, n * m, LEVEL)
+            in_logits = logit(value, variance, count)
+            plain = value - 1.96 * np.sqrt(variance), value + 1.96 * np.sqrt(variance)
+            return {
+                "Obuchowski, effective size, with unseen": judged(union(effective, floor), truth),
+                "Obuchowski, effective size": judged(effective, truth),
+                "Obuchowski, logit, with unseen": judged(union(in_logits, floor), truth),
+                "Obuchowski, logit": judged(in_logits, truth),
+                "Obuchowski": judged(np.clip(plain, 0, 1), truth),
+                "Clopper-Pearson, people": judged(intervals.clopper_pearson_ends(value, n, LEVEL), truth),
+                "Clopper-Pearson, pictures": judged(intervals.clopper_pearson_ends(value, n * m, LEVEL), truth),
+            }
+
+        yield family, name, once
+
+
+def pairs(n, draws, rng):
+    """Differences of two independent shares by MOVER, and means of two shares of the same people."""
+    m = 6
+
+    def share(counts):
+        values = np.arange(m + 1) / m
+        mean, variance = moments(values, counts)
+        ends = union(
+            intervals.effective_ends(mean, variance, n, n * m, LEVEL), intervals.unseen(mean, n, 0.0, 1.0, LEVEL)
+        )
+        return mean, *ends
+
+    rates = (0.001, 0.05, 0.3, 0.5, 0.95)
+    for (p, q), correlation in itertools.product(itertools.combinations_with_replacement(rates, 2), (0.0, 0.3)):
+
+        def once(draws, p=p, q=q, correlation=correlation):
+            one, other = (rng.multinomial(n, beta_binomial(m, rate, correlation), size=draws) for rate in (p, q))
+            a, b = share(one), share(other)
+            return {
+                "MOVER": judged(intervals.mover_ends(a, b), p - q),
+                "ends subtracted": judged((a[1] - b[2], a[2] - b[1]), p - q),
+                "intervals overlap or not": (float(((a[1] <= b[2]) & (b[1] <= a[2])).mean()), 0.0, draws),
+            }
+
+        yield f"two independent shares, correlation {correlation}", f"{p} and {q}", once
+
+        def both(draws, p=p, q=q, correlation=correlation):
+            quantiles = rng.random((draws, n))
+            shares = []
+            for rate in (p, q):
+                nodes = np.full(2, rate) if correlation == 0 else None
+                if nodes is None:
+                    ab = (1 - correlation) / correlation
+                    grid = np.linspace(0, 1, 2001)[1:-1]
+                    chances = np.interp(quantiles, grid, stats.beta.ppf(grid, rate * ab, (1 - rate) * ab))
+                else:
+                    chances = np.full((draws, n), rate)
+                hits = rng.binomial(m, chances)
+                counts = np.stack([(hits == k).sum(axis=1) for k in range(m + 1)], axis=1)
+                shares.append((share(counts), chances))
+            (a, b), truth = [each[0] for each in shares], (p + q) / 2
+            return {"ends averaged": judged(((a[1] + b[1]) / 2, (a[2] + b[2]) / 2), truth)}
+
+        if n <= 200:
+            yield f"mean of two shares of the same people, correlation {correlation}", f"{p} and {q}", both
+
+
+MAKERS = {"shares": shares, "differences": differences, "means": means, "areas": areas, "pairs": pairs}
+
+
+# ---------------------------------------------------------------- shards and the table
+
+
+def shard(kind, n, given):
+    """Rows of a kind and a number of people, from the file if it is there."""
+    path = given.folder / f"{kind}_{n}_{given.draws}_{given.seed}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    rng = np.random.default_rng([given.seed, KINDS.index(kind), n])
+    start, rows = time.perf_counter(), []
+    for family, name, once in MAKERS[kind](n, given.draws, rng):
+        found = once(given.draws)
+        unsure = any(AGAIN[0] <= found[method][0] < AGAIN[1] for method in DECIDING if method in found)
+        if unsure and given.again > given.draws:
+            found = once(given.again)
+        rows += [
+            {"kind": kind, "n": n, "family": family, "case": name, "method": method}
+            | {"coverage": round(cover, 4), "width": float(f"{width:.4g}"), "draws": count}
+            for method, (cover, width, count) in found.items()
+        ]
+    with written_whole(path) as scratch:
+        scratch.write_text(json.dumps(rows))
+    print(f"{kind}, {n} people: {len(rows)} rows, {time.perf_counter() - start:.0f} s", flush=True)
+    return rows
+
+
+def summed_up(rows):
+    """A row for each kind, method, number of people and family: the lowest coverage, where, and the mean width."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["kind"], row["method"], row["n"], row["family"]].append(row)
+    for (kind, method, n, family), cells in groups.items():
+        worst = min(cells, key=lambda row: row["coverage"])
+        yield {"kind": kind, "method": method, "n": n, "family": family} | {
+            "lowest": worst["coverage"],
+            "at": worst["case"],
+            "draws": worst["draws"],
+            "width": float(f"{np.mean([row['width'] for row in cells]):.4g}"),
+            "cells": len(cells),
+        }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--people", nargs="+", type=int, default=list(PEOPLE))
+    parser.add_argument("--draws", type=int, default=2000, help="samples of each cell")
+    parser.add_argument("--again", type=int, default=20_000, help="samples of a cell that looks low")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where shards are kept")
+    parser.add_argument("--write", action="store_true", help="write data/results/coverage.json")
+    given = parser.parse_args()
+    began = shipped.begin()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    rows = [row for kind in given.kinds for n in given.people for row in shard(kind, n, given)]
+    for row in summed_up(rows):
+        if row["lowest"] < LEAST:
+            print(f"{row['kind']}: {row['method']}, n = {row['n']}, {row['family']}: {row['lowest']} at {row['at']}")
+    if given.write:
+        shipped.write_table(
+            "coverage",
+            summed_up(rows),
+            command=f"python benchmarks/coverage.py --draws {given.draws} --seed {given.seed} --write",
+            inputs={"draws": given.draws, "again": given.again, "seed": given.seed, "people": given.people},
+            began=began,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
