@@ -303,29 +303,27 @@ def carried_over(extractor: Extractor, clean: Tensor, poisoned: Tensor) -> Tenso
 
 
 class Cosines(NamedTuple):
-    """Mean cosine between pictures and their poisons.
+    """Cosines between pictures and their poisons, float (N,) each.
 
     Attributes:
-        surrogates: On all of a setting's surrogates.
+        surrogates: On a setting's surrogates, the mean over them.
         undefended: On the undefended trainer's extractor.
         halved: On that one, after the poison was halved in size and enlarged again.
     """
 
-    surrogates: float
-    undefended: float
-    halved: float
+    surrogates: Tensor
+    undefended: Tensor
+    halved: Tensor
 
 
 def cosines(setting: Setting, networks: Mapping[str, Extractor], clean: Tensor, poisoned: Tensor) -> Cosines:
     """How far pictures were moved, on the extractors that matter to a user; see ``carried_over``."""
     trainer = networks[setting.undefended]
     size = poisoned.shape[-1]
-    own = [float(carried_over(networks[name], clean, poisoned).mean()) for name in setting.surrogates]
+    own = [carried_over(networks[name], clean, poisoned) for name in setting.surrogates]
     halved = resize(resize(poisoned, size // 2), size)
     return Cosines(
-        sum(own) / len(own),
-        float(carried_over(trainer, clean, poisoned).mean()),
-        float(carried_over(trainer, clean, halved).mean()),
+        torch.stack(own).mean(dim=0), carried_over(trainer, clean, poisoned), carried_over(trainer, clean, halved)
     )
 
 

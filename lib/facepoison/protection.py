@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from facepoison.errors import InputError
-from facepoison.intervals import CONFIDENCE, difference_interval, mean_interval, mean_of, of_two, share_interval
+from facepoison.intervals import (
+    CONFIDENCE,
+    area_interval,
+    difference_interval,
+    mean_interval,
+    mean_of,
+    of_two,
+    share_interval,
+)
 from facepoison.recognition import Metric, Recogniser, closest, identity_distances, linear_rounds
 from facepoison.store import written_whole
 
@@ -148,11 +156,7 @@ def share(hits: Tensor, people: Tensor, confidence: float = CONFIDENCE) -> Rate:
     Raises:
         InputError: there are none, or the two differ in length.
     """
-    if not len(hits) or hits.shape != people.shape:
-        raise InputError(
-            f"share: {tuple(hits.shape)} hits of {tuple(people.shape)} people; give one person for each hit"
-        )
-    shares = torch.stack([hits[people == person].double().mean() for person in people.unique()])  # type: ignore[no-untyped-call]
+    shares = by_person(hits, people)
     low, high = interval(shares, len(hits), confidence)
     return Rate(float(shares.mean()), len(shares), len(hits), low, high)
 
@@ -168,10 +172,21 @@ def mean_of_people(values: Tensor, people: Tensor, confidence: float = CONFIDENC
     Raises:
         InputError: there are none, or the two differ in length.
     """
-    if not len(values) or values.shape != people.shape:
-        raise InputError(f"mean: {tuple(values.shape)} values of {tuple(people.shape)} people; give one person each")
-    means = torch.stack([values[people == person].double().mean() for person in people.unique()])  # type: ignore[no-untyped-call]
+    means = by_person(values, people)
     return Mean(float(means.mean()), len(means), *mean_interval(means.tolist(), confidence))
+
+
+def area_of_people(clean: Tensor, poisoned: Tensor, people: Tensor) -> Mean:
+    """``detect.area`` of the same people's clean and poisoned pictures with its interval over people.
+
+    Args:
+        clean: Scores (N,).
+        poisoned: Scores of the poisoned counterparts (N,).
+        people: Whose they are, int64 (N,).
+    """
+    who = people.tolist()
+    value, low, high = area_interval(clean.tolist(), who, poisoned.tolist(), who)
+    return Mean(value, len(set(who)), low, high)
 
 
 def rank_one(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: Tensor) -> Rate:
@@ -183,8 +198,29 @@ def rank_one(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: Tens
         probes: Of the probes (P, D).
         probe_labels: Who is on them, int64 (P,).
     """
-    found = torch.cdist(probes, gallery).argmin(dim=1)
-    return share(labels[found] == probe_labels, probe_labels)
+    return share(named_right(gallery, labels, probes, probe_labels), probe_labels)
+
+
+def named_right(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: Tensor) -> Tensor:
+    """Whether the gallery picture nearest to each clean probe shows the right person, bool (P,); see ``rank_one``."""
+    return labels[torch.cdist(probes, gallery).argmin(dim=1)] == probe_labels
+
+
+def by_person(values: Tensor, people: Tensor) -> Tensor:
+    """Each person's mean of something measured on pictures, float64 (n,), in ascending order of their numbers.
+
+    Args:
+        values: Of each picture, numbers or truth values (N,).
+        people: Whose it is, int64 (N,).
+
+    Raises:
+        InputError: there are none, or the two differ in length.
+    """
+    if not len(values) or values.shape != people.shape:
+        raise InputError(
+            f"{tuple(values.shape)} values of {tuple(people.shape)} people; give one person for each value"
+        )
+    return torch.stack([values[people == person].double().mean() for person in people.unique()])  # type: ignore[no-untyped-call]
 
 
 def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Difference:

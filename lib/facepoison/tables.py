@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 from facepoison.detect import precision
+from facepoison.errors import InputError
 from facepoison.experiment import called
-from facepoison.protection import Rate
+from facepoison.intervals import of_two
+from facepoison.protection import Mean, Rate, averaged
 
 Row = Mapping[str, Any]
 
@@ -130,9 +132,9 @@ def left_out(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
     return by_attack([row for row in rows if row["detector"] == f"all but {called(row['attack'])}"], "handling")
 
 
-def mean_found(table: Mapping[Any, Mapping[str, Row]]) -> float:
-    """What detectors find, the mean over all of a table of ``by_attack``."""
-    return fmean(row["found"].value for rows in table.values() for row in rows.values())
+def mean_found(table: Mapping[Any, Mapping[str, Row]]) -> Mean:
+    """What detectors find, the mean over all of a table of ``by_attack``, whose users are the same."""
+    return averaged(row["found"] for rows in table.values() for row in rows.values())
 
 
 def points(rows: Iterable[Row], attack: str, **how: object) -> list[tuple[float, float]]:
@@ -159,6 +161,26 @@ def precision_percent(row: Row, base: float) -> str:
     found, false = row["found"].value, row["false_alarms"]
     value, low, high = (100 * precision(found, each, base) for each in (false.value, false.high, false.low))
     return f"{value:.0f}\N{NO-BREAK SPACE}[{low:.0f},\N{NO-BREAK SPACE}{high:.0f}]"
+
+
+def precision_of_people(found: Rate, false_alarms: Rate, base: float) -> Mean:
+    """``detect.precision`` with its interval, from rates of two sets of people that have nothing to do with each other.
+
+    Precision falls with the logarithm of false alarms less that of what is found, and so do its ends; see
+    ``intervals.of_two``.
+
+    Raises:
+        InputError: nothing was found, or there was no false alarm, so that their ratio cannot be taken.
+    """
+    if not found.low or not false_alarms.value:
+        raise InputError(f"precision: found {found.low} or more, {false_alarms.value} false alarms; ask more people")
+    logs = [
+        tuple(math.log(end) if end else -math.inf for end in (rate.value, rate.low, rate.high))
+        for rate in (false_alarms, found)
+    ]
+    high, low = (1 / (1 + (1 - base) / base * math.exp(end)) for end in of_two(*logs))  # type: ignore[arg-type]
+    value = precision(found.value, false_alarms.value, base)
+    return Mean(value, min(found.n, false_alarms.n), low, high)
 
 
 def lesson(name: str) -> str:
