@@ -71,6 +71,7 @@ class Registered:
         tolerance: How far another machine's value may lie from it.
         verdict: The verdict at the registered setting; None before the first run.
         explained: Where the statement was not supported, or not decided, what the book says about it.
+        after: Where statement and bound were not written before everything else, what had been seen.
         front: What the figure on the first page calls it; None where it is not shown there.
     """
 
@@ -84,6 +85,7 @@ class Registered:
     value: float | None = None
     verdict: Verdict | None = None
     explained: str | None = None
+    after: str | None = None
     front: str | None = None
 
     def judge(self, low: float, high: float) -> Verdict:

@@ -47,6 +47,8 @@ def card(claim: Mapping[str, Any]) -> str:
     verdict = claim["verdict"].capitalize()
     if claim.get("explained") and claim["verdict"] != "supported":
         verdict += f": {claim['explained']}"
+    if claim.get("after"):
+        verdict += f". Written afterwards: {claim['after']}"
     if claim.get("agrees") is False:
         verdict += f" (registered value {number('registered_value')}, outside its tolerance)"
     cells = "".join(f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in rows)
@@ -195,7 +197,7 @@ def stage(root: Path, executed: Path, staged: Path) -> list[Claim]:
         if names.count(name) > 1:
             raise PressError(f"claim '{name}': made more than once: make it in one place")
     _fill_pages(root, staged / "book", claims, runs)
-    verdicts.fill(root, staged, claims)
+    verdicts.fill(staged, claims)
     return claims
 
 

@@ -75,7 +75,7 @@ def filled(text: str, claims: Mapping[str, Mapping[str, Any]], folder: str, wher
     return MARK.sub(shown, text), wrong
 
 
-def fill(root: Path, staged: Path, claims: Sequence[Mapping[str, Any]]) -> None:
+def fill(staged: Path, claims: Sequence[Mapping[str, Any]]) -> None:
     """Put links to claims into all staged pages and chapters that name verdicts.
 
     Raises:
