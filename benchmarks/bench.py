@@ -204,8 +204,7 @@ def significant(value: float) -> float:
 def cell(plan: Plan, surrogates: Sequence[Extractor], threads: int, size: int, batch: int, until: float) -> list[Row]:
     """All rows of one number of threads, size and batch."""
     device = surrogates[0].mean.device
-    n = min(batch, PICTURES)
-    pixels = make_pictures("benchmark", 1, n, size, seed=SEED, device=device).pixels.to(device)
+    pixels = make_pictures("benchmark", 1, batch, size, seed=SEED, device=device).pixels.to(device)
     timed = attacks(pixels, surrogates)
     works: dict[str, Callable[[], object]] = {}
     for attack in timed:
@@ -217,7 +216,7 @@ def cell(plan: Plan, surrogates: Sequence[Extractor], threads: int, size: int, b
             works[f"{attack.name} rival few"] = partial(rival_steps, plan.rival, attack, FEW)
             works[f"{attack.name} rival more"] = partial(rival_steps, plan.rival, attack, MORE)
     rounds = in_turns(works, device, plan.repeats, until)
-    where = {"threads": threads, "size": size, "batch": n}
+    where = {"threads": threads, "size": size, "batch": batch}
     rows: list[Row] = []
     for attack in timed:
 
@@ -231,7 +230,7 @@ def cell(plan: Plan, surrogates: Sequence[Extractor], threads: int, size: int, b
             return turn[f"{name} bare"] / (MORE - FEW)
 
         def whole(turn: Mapping[str, float], name: str = attack.name, steps: int = attack.steps) -> float:
-            return PICTURES / n * (turn[f"{name} whole"] + (steps - FEW) * step(turn, name))
+            return PICTURES / batch * (turn[f"{name} whole"] + (steps - FEW) * step(turn, name))
 
         def theirs(turn: Mapping[str, float], name: str = attack.name) -> float:
             return (turn[f"{name} rival more"] - turn[f"{name} rival few"]) / (MORE - FEW)
@@ -321,9 +320,9 @@ def head(run: Row) -> str:
 
 def table(rows: Iterable[Row]) -> str:
     """The rows as people read them."""
-    lines = [f"{'':44} {'px':>4} {'batch':>5} {'threads':>7} {'median':>8} {'quartiles':>17} {'n':>3}"]
+    lines = [f"{'':46} {'px':>4} {'batch':>5} {'threads':>7} {'median':>8} {'quartiles':>17} {'n':>3}"]
     for row in rows:
-        place = f"{row['what']:44} {row['size']:4d} {row['batch']:5d} {row['threads']:7d}"
+        place = f"{row['what']:46} {row['size']:4d} {row['batch']:5d} {row['threads']:7d}"
         if "missing" in row:
             lines.append(f"{place}  {row['missing']}")
             continue
@@ -352,7 +351,8 @@ def find_run(runs: Sequence[Row], commit: str) -> Row:
     for run in reversed(runs):
         if run["commit"].startswith(commit):
             return run
-    raise SystemExit(f"commit {commit}: no run of it is kept; there are {', '.join(r['commit'][:12] for r in runs)}")
+    known = ", ".join(dict.fromkeys(run["commit"][:12] for run in runs)) or "none at all"
+    raise SystemExit(f"commit {commit}: no run of it is kept; kept are those of {known}")
 
 
 def last_like(runs: Sequence[Row], run: Row) -> Row:
@@ -374,12 +374,12 @@ def comparison(old: Row, new: Row) -> str:
     lines = [f"{new['commit'][:12]} ({new['date'][:10]}) over {old['commit'][:12]} ({old['date'][:10]})"]
     if (old["device"], old["cpu"]) != (new["device"], new["cpu"]):
         lines.append("other machines: only the rows that are ratios themselves can be compared")
-    lines.append(f"{'':44} {'px':>4} {'batch':>5} {'threads':>7} {'old':>8} {'new':>8} {'new / old':>9}")
+    lines.append(f"{'':46} {'px':>4} {'batch':>5} {'threads':>7} {'old':>8} {'new':>8} {'new / old':>9}")
     for place, row in after.items():
         if place in before:
             was, now = before[place]["median"], row["median"]
             ratio = f"{now / was:9.3f}" if was else f"{'':9}"
-            where = f"{row['what']:44} {row['size']:4d} {row['batch']:5d} {row['threads']:7d}"
+            where = f"{row['what']:46} {row['size']:4d} {row['batch']:5d} {row['threads']:7d}"
             lines.append(f"{where} {was:8.4g} {now:8.4g} {ratio}")
     return "\n".join(lines)
 
@@ -398,7 +398,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of the CPU, one after the other")
     parser.add_argument("--repeats", type=int, default=15, help="rounds")
     parser.add_argument("--size", type=int, nargs="+", default=[64], help="pixels")
-    parser.add_argument("--batch", type=int, nargs="+", default=[8], help=f"pictures at a time, up to {PICTURES}")
+    parser.add_argument("--batch", type=int, nargs="+", default=[8], help="pictures at a time")
     parser.add_argument("--budget", type=float, default=0.0, help="seconds after which fewer rounds have to do")
     parser.add_argument("--extractors", type=Path, help="folder of other people's extractors; default: the book's own")
     parser.add_argument("--beside", type=Path, help="folder that torchattacks was installed into")
