@@ -65,7 +65,7 @@ types: $(STAMP) ## types of the library
 	@$(BIN)/mypy
 
 unit: $(STAMP) ## unit tests
-	@$(BIN)/pytest tests/bookpress tests/facepoison tests/test_fingerprint.py
+	@$(BIN)/pytest tests/bookpress tests/facepoison tests/test_fingerprint.py tests/test_bench.py
 
 # With FRESH=1 nothing of an old store is seen, and what was computed becomes the store.
 nbval: $(STAMP) ## run the chapters at their defaults and compare what their checked cells say

@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -135,9 +136,15 @@ def pass_through(extractor: Extractor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return found, gradient
 
 
-def exact(on: bool) -> None:
-    """Whether the GPU multiplies in full float32, as a CPU does, or in the shorter TF32 that torch takes by default."""
+@contextmanager
+def exact(on: bool) -> Iterator[None]:
+    """Convolve in full float32, as a CPU does, or in the shorter TF32 that torch takes by default."""
+    before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = not on
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def check_extractors(stage: Stage, device: torch.device) -> None:
@@ -149,13 +156,12 @@ def check_extractors(stage: Stage, device: torch.device) -> None:
         found, gradient = pass_through(load_extractor(name, "cpu"), pixels)
         row: Section = {"extractor": name}
         for mode in ("float32", "tf32"):
-            exact(mode == "float32")
-            other, slope = pass_through(there, pixels)
+            with exact(mode == "float32"):
+                other, slope = pass_through(there, pixels)
             row |= {mode: {"embedding": least_cosine(found, other), "gradient": least_cosine(gradient, slope)}}
         row["alike"] = min(row["float32"].values()) >= ALIKE
         rows.append(row)
         stage.keep()
-    exact(False)
 
 
 def check_renderer(stage: Stage, device: torch.device) -> None:
@@ -513,7 +519,7 @@ def full_lines(found: Section) -> Iterator[str]:
         setting = ", ".join(f"{name} {value}" for name, value in found["setting"].items())
         yield f"{setting}; rendered on {found['rendered_on']} in {found['rendering_seconds']} s"
     for attack, row in found.get("poisons", {}).items():
-        psnr = sum(row["psnr"]) / len(row["psnr"])
+        psnr = sum(row["psnr"]) / max(1, len(row["psnr"]))
         yield (
             f"{PRESETS[attack].name}: {len(row['users'])} users ({row['from_store']} from the store), "
             f"{row['seconds']} s, {psnr:.1f} dB"
