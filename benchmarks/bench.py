@@ -182,7 +182,7 @@ def in_turns(
     for turn in range(WARM_UP + repeats):
         if len(rounds) >= WARM_UP + LEAST and time.perf_counter() > until:
             break
-        order = list(works) if turn % 2 else list(reversed(works))
+        order = list(works) if turn % 2 else list(works)[::-1]
         rounds.append({name: seconds(works[name], device) for name in order})
     return rounds[WARM_UP:]
 

@@ -31,6 +31,7 @@ from typing import Any
 import bench
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from facepoison import detect, shipped, store
@@ -208,8 +209,7 @@ def check_attacks(stage: Stage, device: torch.device) -> None:
 def check_detectors(stage: Stage, device: torch.device) -> None:
     """Scores of both detectors on clean pictures and on poisons that come with the book."""
     n = 8 if stage.small else 128
-    path = shipped.FOLDER / "poison-lowkey.safetensors"
-    poisoned = shipped.load_file(path)["pixels"][:n]
+    poisoned = load_file(shipped.FOLDER / "poison-lowkey.safetensors")["pixels"][:n]
     pixels = torch.cat([make_pictures("benchmark", n, 1, poisoned.shape[-1], bench.SEED).pixels, poisoned])
     rows = stage.section["detectors"] = []
     for name in ("network", "residual"):
@@ -318,7 +318,7 @@ def split_people(setting: Setting, pictures: Pictures) -> Data:
 
 def plain(rate: Rate) -> Section:
     """A rate as JSON, its clean error beside it."""
-    row = {name: round(float(getattr(rate, name)), 4) for name in ("value", "low", "high")}
+    row: Section = {name: round(float(getattr(rate, name)), 4) for name in ("value", "low", "high")}
     row |= {"users": rate.n, "probes": rate.probes}
     if rate.clean_error is not None:
         row["clean_error"] = plain(rate.clean_error)

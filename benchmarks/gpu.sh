@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# What the project does on a machine with a CUDA GPU, in at most nine minutes and without a network: bash benchmarks/gpu.sh
+# What the project does on a machine with a CUDA GPU, in at most nine minutes and without a network:
 #
-# Four stages, each with a time of its own: sanity, speed, a shard of PROFILE=full, training (benchmarks/gpu.py says what each
-# does). Every stage writes into ${OUT:-_build}/gpu.json as soon as it has something, so that a run that is stopped leaves
-# what it had; at the end one table is printed. What was poisoned stays in the store: a second run goes on from there.
+#   bash benchmarks/gpu.sh
+#
+# Four stages, each with a time of its own: sanity, speed, a shard of PROFILE=full, training (benchmarks/gpu.py says
+# what each does). Every stage writes into ${OUT:-_build}/gpu.json as soon as it has something, so that a run that is
+# stopped leaves what it had; at the end one table is printed. What was poisoned stays in the store: a second run goes
+# on from there.
 #
 #   OUT=FOLDER              where gpu.json goes
 #   FACEPOISON_STORE=FOLDER where results are kept
@@ -13,8 +16,8 @@
 #   LIMIT=SECONDS           for everything, default 540
 #   SMALL=1                 tries the logic on the CPU with the smallest settings
 #
-# Where Python lacks packages, put their wheels into the folder .whl: they are installed for this run alone, without what they
-# in turn ask for. torchattacks among them is compared with.
+# Where Python lacks packages, put their wheels into the folder .whl: they are installed for this run alone, without
+# what they in turn ask for. If torchattacks is among them, the attacks are compared with it.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
@@ -60,7 +63,8 @@ stage() { # name, seconds: after these nothing new begins, and half a minute lat
         return
     fi
     local stop=$((budget + 30 < left ? budget + 30 : left))
-    timeout --kill-after=5 "$stop" "$PYTHON" benchmarks/gpu.py "$1" --out "$OUT/gpu.json" --budget "$budget" "${small[@]}" ||
+    timeout --kill-after=5 "$stop" \
+        "$PYTHON" benchmarks/gpu.py "$1" --out "$OUT/gpu.json" --budget "$budget" "${small[@]}" ||
         { echo "$1: did not end well ($?)" >&2; failed=1; }
 }
 stage sanity 60
