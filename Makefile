@@ -23,7 +23,7 @@ OPTIONS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(DATASET),--dataset '$(D
 PRESS = @$(BIN)/bookpress $(OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book execute site check test lint types unit nbval results register shipped strip serve lab lock clean
+.PHONY: help venv book execute site check test lint types unit nbval results register shipped strip serve lab lock bench clean
 .NOTPARALLEL:
 
 help: ## list these commands
@@ -65,7 +65,7 @@ types: $(STAMP) ## types of the library
 	@$(BIN)/mypy
 
 unit: $(STAMP) ## unit tests
-	@$(BIN)/pytest tests/bookpress tests/facepoison tests/test_fingerprint.py
+	@$(BIN)/pytest tests/bookpress tests/facepoison tests/test_fingerprint.py tests/test_bench.py
 
 # With FRESH=1 nothing of an old store is seen, and what was computed becomes the store.
 nbval: $(STAMP) ## run the chapters at their defaults and compare what their checked cells say
@@ -98,6 +98,9 @@ lock: $(STAMP) ## resolve requirements.txt into requirements.lock
 	@echo 'soupsieve<4.1.2' > $(VENV)/constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --constraint $(VENV)/constraints.txt \
 		--custom-compile-command 'make lock' requirements.txt --output-file requirements.lock
+
+bench: $(STAMP) ## what the attacks cost beside bare network passes: ratios, on one core and on two; no test
+	@$(BIN)/python benchmarks/bench.py --threads 1 2 --out _build/bench.json
 
 clean: ## remove all that was built (the installed .venv stays)
 	@rm -rf _build .mypy_cache .ruff_cache .pytest_cache .hypothesis
