@@ -36,10 +36,10 @@ from torch import Tensor
 
 from facepoison import detect, shipped, store
 from facepoison.device import batches, generator, pick_device, synchronise
-from facepoison.end_to_end import END_TO_END, play_round
 from facepoison.experiment import PRESETS, Preset, role, surrogates_of
 from facepoison.extractors import Extractor, embed
 from facepoison.extractors.catalog import catalogue, load_extractor
+from facepoison.fine_tuning import END_TO_END, play_round
 from facepoison.pictures import Pictures, to_float
 from facepoison.pictures.procedural import make_pictures
 from facepoison.pictures.splits import first_users, split
