@@ -43,10 +43,10 @@ def named(text: str) -> Iterator[tuple[str, str]]:
             yield claim, word
 
 
-def badge(claim: Mapping[str, Any], folder: str = "") -> str:
-    """A claim's verdict as HTML, a link to it where ``folder`` says where its chapter lies."""
+def badge(claim: Mapping[str, Any], folder: str | None = None) -> str:
+    """A claim's verdict as HTML, a link to it where ``folder`` says where its chapter lies, seen from the page."""
     words = f'class="verdict verdict-{css(claim["verdict"])}"'
-    if not folder:
+    if folder is None:
         return f"<span {words}>{claim['verdict']}</span>"
     link, about = f"{folder}{claim['chapter']}.html#claim-{claim['id']}", html.escape(claim["statement"], quote=True)
     return f'<a {words} href="{link}" title="{about}">{claim["verdict"]}</a>'

@@ -211,11 +211,12 @@ def percent(rate: Rate, digits: int = 0) -> str:
     return f"{value}\N{NO-BREAK SPACE}[{low},\N{NO-BREAK SPACE}{high}]"
 
 
-def points(effect: Effect) -> str:
+def points(effect: Effect, digits: int = 0) -> str:
     """A difference of shares in percentage points with its 95 % interval, as a table shows it, in one piece."""
     space = "\N{NO-BREAK SPACE}"
     value, low, high = (
-        f"{100 * each:+.0f}" if round(100 * each) else "0" for each in (effect.value, effect.low, effect.high)
+        f"{100 * each:+.{digits}f}" if round(100 * each, digits) else "0"
+        for each in (effect.value, effect.low, effect.high)
     )
     return f"{value}{space}[{low},{space}{high}]"
 

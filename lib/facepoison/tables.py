@@ -23,6 +23,19 @@ ARMS = {
 }
 """What the arms of studies of the adaptive trainer were trained on."""
 
+WAYS = {
+    "accurate": "no answer to poison",
+    "robust_control": "trained further on clean pictures (control)",
+    "robust_fawkes_v1_high": "trained on Fawkes v1.0 high",
+    "robust_lowkey": "trained on LowKey",
+    "robust_both": "trained on both attacks",
+    "top two": "Top-2: no answer to poison, and trained on both",
+    "fall back": "trained on both where the nearest picture is far",
+    "drop": "flagged pictures dropped",
+    "set aside": "flagged pictures set aside for the one trained on both",
+}
+"""What a trainer does in the study ``costs``."""
+
 REPLY = {"lowkey": "LowKey", "lowkey that evades": "LowKey that evades"}
 """What users post in the study ``evading``."""
 
@@ -175,7 +188,7 @@ def precision_of_people(found: Rate, false_alarms: Rate, base: float) -> Mean:
     if not found.low or not false_alarms.value:
         raise InputError(f"precision: found {found.low} or more, {false_alarms.value} false alarms; ask more people")
     logs = [
-        tuple(math.log(end) if end else -math.inf for end in (rate.value, rate.low, rate.high))
+        tuple(math.log(max(end, 1e-300)) for end in (rate.value, rate.low, rate.high))  # an end may be 0
         for rate in (false_alarms, found)
     ]
     high, low = (1 / (1 + (1 - base) / base * math.exp(end)) for end in of_two(*logs))  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from bookpress import generated
 from bookpress.files import PressError
 
 
-def claim(name, holds=True, low=0.1):
+def claim(name, verdict="supported", low=0.1):
     return {
         "id": name,
         "chapter": "05_x",
@@ -13,7 +13,10 @@ def claim(name, holds=True, low=0.1):
         "value": 0.25,
         "unit": "share",
         "tolerance": 0.0005,
-        "holds": holds,
+        "kind": "rate",
+        "test": "at_least",
+        "bound": 0.2,
+        "verdict": verdict,
         "low": low,
         "n": 20,
         "clean_error": None,
@@ -22,19 +25,35 @@ def claim(name, holds=True, low=0.1):
 
 
 @pytest.mark.parametrize(
-    ("held", "word"),
-    [([], "not tested"), ([0, 0], "not reproduced"), ([1, 0], "reproduced in part"), ([1, 1], "reproduced")],
+    ("found", "word"),
+    [
+        ([], "not tested"),
+        (["not supported", "not supported"], "not reproduced"),
+        (["not supported", "inconclusive"], "undecided"),
+        (["supported", "not supported"], "reproduced in part"),
+        (["supported", "inconclusive"], "reproduced in part"),
+        (["supported", "supported"], "reproduced"),
+    ],
 )
-def test_a_finding_is_what_its_claims_make_of_it(held, word):
-    assert generated.outcome([claim("a", bool(each)) for each in held]) == word
+def test_a_finding_is_what_its_claims_make_of_it(found, word):
+    assert generated.outcome([claim("a", each) for each in found]) == word
+
+
+def test_claims_are_counted_and_so_are_the_wrong_verdicts_to_expect():
+    made = [claim(str(number)) for number in range(80)] + [claim("b", "inconclusive"), claim("c") | {"kind": "fact"}]
+    said = generated.counts(made)
+    assert "82 claims: 1 facts, 81 rates and 0 differences" in said
+    assert "80 are supported, 0 not supported and 1 inconclusive" in said
+    assert "Each of the 80 that were decided" in said
+    assert "up to 2 of them" in said
 
 
 def test_findings_stand_beside_links_to_the_claims_that_bear_on_them():
     finding = {"statement": "A & B", "evidence": "blog", "claims": ["a", "b", "c"]}
-    page = generated.beside([finding], {"a": claim("a"), "b": claim("b", holds=False)}, {"a", "b", "c"})
+    page = generated.beside([finding], {"a": claim("a"), "b": claim("b", "inconclusive")}, {"a", "b", "c"})
     assert "A &amp; B [blog]" in page
-    assert '<a href="../notebooks/05_x.html#claim-a">a &lt;is&gt; so.</a> 25.0 %: holds' in page
-    assert "b &lt;is&gt; so.</a> 25.0 %: does not hold" in page
+    assert '<a href="../notebooks/05_x.html#claim-a">a &lt;is&gt; so.</a> 25.0 %: <span' in page
+    assert 'so.</a> 25.0 %: <span class="verdict verdict-inconclusive">inconclusive</span>' in page
     assert "<td>reproduced in part</td>" in page
 
 
@@ -55,7 +74,7 @@ def test_times_are_added_up():
 
 def test_the_first_page_draws_the_claims_that_have_a_label(tmp_path):
     lines = generated.front_figure(tmp_path, [claim("a"), claim("b")], {"b": "Second", "gone": "Gone"})
-    assert "Second: 25 %." in lines
+    assert "Second: 25 %, supported." in lines
     assert "Gone" not in lines
     assert "<svg" in (tmp_path / "front.svg").read_text()
     header, row = (tmp_path / "front.csv").read_text().splitlines()

@@ -3,12 +3,29 @@ from itertools import pairwise
 
 import pytest
 import torch
+from scipy import stats
 
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import normalise
 from facepoison.intervals import difference_interval
-from facepoison.protection import Answers, difference, interval, protection, rank_one, rate, write_table
+from facepoison.protection import (
+    Answers,
+    Rate,
+    apart,
+    area_of_people,
+    averaged,
+    by_person,
+    difference,
+    interval,
+    mean_of_people,
+    named_right,
+    paired,
+    protection,
+    rank_one,
+    rate,
+    write_table,
+)
 from facepoison.recognition import nearest
 
 
@@ -226,3 +243,46 @@ def test_rank_one_averages_over_people():
     probes, probe_labels = torch.tensor([[0.1], [0.2], [0.9], [0.3]]), torch.tensor([0, 0, 0, 1])
     rate = rank_one(gallery, labels, probes, probe_labels)
     assert (rate.value, rate.n, rate.probes) == (pytest.approx((2 / 3 + 0) / 2), 2, 4)
+
+
+def test_people_count_alike_however_many_pictures_they_have():
+    values, people = torch.tensor([1.0, 3.0, 5.0, 7.0]), torch.tensor([4, 4, 4, 9])
+    assert by_person(values, people).tolist() == [3.0, 7.0]
+    mean = mean_of_people(values, people)
+    assert (mean.value, mean.n) == (5.0, 2)
+    assert (mean.low, mean.high) == pytest.approx(stats.t.interval(0.95, 1, 5.0, 2.0))
+    with pytest.raises(InputError, match="one person each"):
+        mean_of_people(values, people[1:])
+
+
+def test_gaps_are_paired_by_person():
+    gap = paired([1.0, 0.5, 0.0], torch.tensor([0.5, 0.5, 0.5]))
+    assert (gap.value, gap.n) == (0.0, 3)
+    assert gap.low < 0 < gap.high
+    first, other = answers(0.5, 0.0), answers(1.0, 0.5)
+    assert difference(first, other) == paired(first.by_user, other.by_user)
+    with pytest.raises(InputError, match="both shares of each"):
+        paired([1.0], [1.0, 0.0])
+
+
+def test_rates_of_which_no_more_is_known_are_put_together_with_care():
+    first, second = Rate(0.8, 20, 60, 0.6, 0.9), Rate(0.3, 10, 30, 0.2, 0.5)
+    gap = apart(first, second)
+    assert (gap.value, gap.n) == (pytest.approx(0.5), 10)
+    assert (gap.low, gap.high) == pytest.approx((0.5 - (0.04 + 0.04) ** 0.5, 0.5 + (0.01 + 0.01) ** 0.5))
+    mean = averaged([first, second])
+    assert (mean.value, mean.n, mean.low, mean.high) == pytest.approx((0.55, 10, 0.4, 0.7))
+
+
+def test_an_area_counts_people():
+    clean, people = torch.arange(8.0), torch.arange(4).repeat_interleave(2)
+    apart_wholly = area_of_people(clean, clean + 100, people)
+    assert (apart_wholly.value, apart_wholly.n, apart_wholly.high) == (1.0, 4, 1.0)
+    assert apart_wholly.low == pytest.approx(0.025**0.25)
+    assert area_of_people(clean, clean + 1, people).low < area_of_people(clean, clean + 4, people).low
+
+
+def test_whom_a_probe_is_nearest_to_is_said_probe_by_probe():
+    gallery, labels, probes, asked = crowd()
+    right = named_right(gallery, labels, probes, asked)
+    assert rank_one(gallery, labels, probes, asked).value == pytest.approx(float(by_person(right, asked).mean()))

@@ -1,5 +1,11 @@
+import pytest
+import torch
+from tiny import tiny_extractor, tiny_pictures
+
 from facepoison import protocol
-from facepoison.studies import adapting, common
+from facepoison.pictures import Pictures
+from facepoison.protection import difference
+from facepoison.studies import adapting, common, costs
 
 
 def test_the_adaptive_trainings_vary_one_thing_at_a_time_and_none_comes_twice():
@@ -24,3 +30,39 @@ def test_the_crowd_is_everybody_a_user_and_starts_with_the_people_of_the_chapter
     assert setting.n_users == setting.people == protocol.read_protocol()["crowd"]["people"]
     assert setting.people > protocol.choose().people
     assert setting.seed == protocol.choose().seed
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """Eight people in two galleries."""
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
+    whole = Pictures(tiny_pictures(32), torch.arange(8).repeat_interleave(4), tuple("abcdefgh"))
+    monkeypatch.setattr(costs, "made_people", lambda setting, population, *asked: whole)
+    monkeypatch.setattr(costs, "load_data", lambda setting: protocol.Data(whole, None, None, (), {}, whole))
+    return costs.galleries({"people": [8, 4], "galleries": 2})
+
+
+def test_galleries_cut_people_without_leaving_or_mixing_any(small):
+    assert [data.users for data in small] == [(0, 1, 2, 3)] * 2
+    assert [data.pictures.names for data in small] == [tuple("abcd"), tuple("efgh")]
+    assert torch.equal(small[1].pictures.pixels, tiny_pictures(32)[16:])
+    for data in small:
+        assert sorted([*data.gallery.tolist(), *data.probes.tolist()]) == list(range(16))
+
+
+def test_costs_are_counted_over_the_people_of_all_galleries(small):
+    usual = costs.joined([costs.alone(data, tiny_extractor(0)).clean for data in small])
+    other = costs.joined([costs.alone(data, tiny_extractor(1)).clean for data in small])
+    assert len(usual.users) == 8
+    assert difference(usual, usual).value == 0
+    assert difference(other, usual).n == 8
+    posts = costs.unpoisoned(small[0])
+    assert torch.equal(posts.pixels, small[0].pictures.pixels[posts.index])
+
+
+def test_what_answers_to_poison_cost_is_decided_beforehand():
+    asked = protocol.read_protocol()["costs"]
+    assert asked["people"][0] % asked["galleries"] == 0
+    assert asked["both"] in asked["robust"]
+    populations = protocol.read_protocol()["populations"]
+    assert len(set(populations.values())) == len(populations)

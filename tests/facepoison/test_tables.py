@@ -1,6 +1,7 @@
 import pytest
 
 from facepoison import protocol, tables
+from facepoison.errors import InputError
 from facepoison.protection import Rate
 from facepoison.studies import adapting
 
@@ -118,7 +119,22 @@ def test_of_each_attack_the_detector_is_picked_that_did_not_learn_it():
     ]
     found = tables.left_out(rows)
     assert found == {("noise",): {"lowkey": rows[0], "fawkes_v1_high": rows[3]}}
-    assert tables.mean_found(found) == pytest.approx(0.3)
+    mean = tables.mean_found(found)
+    assert (mean.value, mean.n, mean.low, mean.high) == (pytest.approx(0.3), 4, 0.0, 1.0)
+
+
+def test_precision_falls_with_false_alarms_and_so_do_its_ends():
+    found, false = Rate(0.9, 40, 80, 0.8, 0.95), Rate(0.01, 500, 5000, 0.005, 0.02)
+    rare = tables.precision_of_people(found, false, 0.01)
+    assert rare.value == pytest.approx(0.009 / (0.009 + 0.0099))
+    assert rare.low < rare.value < rare.high
+    assert rare.n == 40
+    corners = [0.01 * f / (0.01 * f + 0.99 * a) for f, a in ((0.8, 0.02), (0.95, 0.005))]
+    assert corners[0] < rare.low < rare.high < corners[1]  # both at their worst at once is rarer than either
+    assert tables.precision_of_people(found, Rate(0.01, 500, 5000, 0.0, 0.02), 0.01).high == 1.0
+    for bad in ((Rate(0.1, 4, 8, 0.0, 0.5), false), (found, Rate(0.0, 500, 5000, 0.0, 0.01))):
+        with pytest.raises(InputError, match="ask more people"):
+            tables.precision_of_people(*bad, 0.01)
 
 
 def test_points_of_curves_are_found_and_said():

@@ -1,4 +1,4 @@
-"""Claims can fail: spoil what they rest on, and at least one of every chapter concerned turns red."""
+"""Claims can fail: spoil what they rest on, and the verdict on at least one of every chapter concerned gets worse."""
 
 from pathlib import Path
 
@@ -69,8 +69,9 @@ def claims_of(chapter, mutation):
         pytest.param("03_poisoning", CLEAN, id="03_poisoning, poison replaced by clean pictures"),
     ],
 )
-def test_a_spoilt_chapter_turns_red(chapter, mutation):
+def test_a_spoilt_chapter_has_worse_verdicts(chapter, mutation):
     claims = claims_of(chapter, mutation)
-    red = {claim["id"] for claim in claims if not claim["holds"] and not claim["declared"]}
-    print(f"\n{chapter}: {len(red)} of {len(claims)} claims turn red: {', '.join(sorted(red))}")
+    worse = {verdict: place for place, verdict in enumerate(("supported", "inconclusive", "not supported"))}
+    red = {claim["id"] for claim in claims if worse[claim["verdict"]] > worse[claim["registered_verdict"]]}
+    print(f"\n{chapter}: {len(red)} of {len(claims)} verdicts get worse: {', '.join(sorted(red))}")
     assert red

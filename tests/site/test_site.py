@@ -13,8 +13,21 @@ ROOT = Path(__file__).parents[2]
 SITE = ROOT / "_build" / "html"
 CHAPTERS = chapters.chapters(ROOT)
 FIELDS = {
-    *("id", "chapter", "statement", "value", "n", "low", "high", "clean_error", "holds", "declared", "profile"),
-    *("dataset", "seed", "device", "versions", "seconds", "source"),
+    *(
+        "id",
+        "chapter",
+        "statement",
+        "value",
+        "n",
+        "low",
+        "high",
+        "clean_error",
+        "kind",
+        "verdict",
+        "explained",
+        "profile",
+    ),
+    *("profile", "dataset", "seed", "device", "versions", "seconds", "source"),
 }
 
 
