@@ -116,9 +116,10 @@ def gap_cases():
     ):
         pmf = (1 - rare) * gap_pmf(m, base, change, 0.0)
         pmf[place] += rare
+        way = "up" if place else "down"
         yield (
             "few change wholly, others a little",
-            f"{rare} of people {'down' if place == 0 else 'up'}, others {base} to {round(base + change, 3)}, {m} pictures",
+            f"{rare} of people {way}, others {base} to {round(base + change, 3)}, {m} pictures",
             np.arange(-m, m + 1) / m,
             pmf,
         )
