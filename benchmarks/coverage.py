@@ -24,17 +24,19 @@ from facepoison import intervals, shipped
 from facepoison.store import written_whole
 
 FOLDER = Path(__file__).resolve().parent.parent / "_build" / "coverage"
-KINDS = ("shares", "differences", "means", "areas", "pairs")
+KINDS = ("shares", "differences", "means", "areas", "pairs", "rare shares", "rare differences")
 PEOPLE = (3, 5, 10, 20, 33, 60, 100, 200, 500, 2000)
 RATES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.3, 0.5)
 MIRRORED = (0.7, 0.95, 0.999)
 CORRELATIONS = (0.0, 0.1, 0.3, 0.6)
 PICTURES = (3, 6, 10, 20)
+EXPECTED = (1, 2, 2.8, 4, 5, 6, 7.5)  # people of a rare kind that a sample has on average
 RARE = (0.001, 0.003, 0.01, 0.03, 0.1)  # shares of people who are another kind
 LEVEL, LEAST = 0.95, 0.94
 AGAIN = (0.9, 0.945)  # a coverage in here may be low by chance: the cell is drawn again, with more draws
+USED = {"shares": "share_interval"}
 DECIDING = (
-    "Korn-Graubard with unseen",
+    USED["shares"],
     "Gaffke",
     "Student's t with unseen",
     "gains and losses, MOVER",
@@ -125,6 +127,25 @@ def gap_cases():
         )
 
 
+def rare_share_cases(n):
+    """Most people fail a little and so few wholly that a sample has hardly any or none of them."""
+    for base, expected, m in itertools.product((0.05, 0.2), EXPECTED, (3, 6, 10, 20, 100)):
+        rare = expected / n
+        if rare < 0.9:
+            pmf = (1 - rare) * binomial_pmf(m, base) + rare * (np.arange(m + 1) == m)
+            name = f"{expected} expected, others {base}, {m} pictures"
+            yield "hardly any fail wholly", name, np.arange(m + 1) / m, pmf, m
+
+
+def rare_gap_cases(n):
+    """Most people gain and so few lose wholly that a sample has hardly any or none of them."""
+    for gain, expected in itertools.product((0.1, 0.5, 1.0), EXPECTED):
+        rare = expected / n
+        if rare < 0.9:
+            name = f"{expected} expected lose wholly, others gain {gain}"
+            yield "hardly any change the other way", name, np.array([-1.0, gain]), np.array([rare, 1 - rare])
+
+
 # ---------------------------------------------------------------- methods, over many draws at once
 
 
@@ -179,8 +200,8 @@ def wilson(mean, variance, n, trials):
     return middle - margin, middle + margin
 
 
-def shares(n, draws, rng):
-    for family, name, values, pmf, m in share_cases():
+def shares(n, draws, rng, cases=None):
+    for family, name, values, pmf, m in cases or share_cases():
         truth = float(values @ pmf)
 
         def once(draws, values=values, pmf=pmf, m=m, truth=truth):
@@ -188,10 +209,12 @@ def shares(n, draws, rng):
             mean, variance = moments(values, counts)
             floor = intervals.unseen(mean, n, 0.0, 1.0, LEVEL)
             korn = intervals.effective_ends(mean, variance, n, n * m, LEVEL)
+            careful, wide = judged(union(korn, floor), truth), gaffke(values, counts, (0.0, 1.0), truth)
             return {
-                "Korn-Graubard with unseen": judged(union(korn, floor), truth),
+                USED["shares"]: wide if m > intervals.MANY else careful,
+                "Korn-Graubard with unseen": careful,
                 "Korn-Graubard": judged(korn, truth),
-                "Gaffke": gaffke(values, counts, (0.0, 1.0), truth),
+                "Gaffke": wide,
                 "Wilson, effective size": judged(wilson(mean, variance, n, n * m), truth),
                 "Clopper-Pearson, people": judged(intervals.clopper_pearson_ends(mean, n, LEVEL), truth),
                 "Clopper-Pearson, pictures": judged(intervals.clopper_pearson_ends(mean, n * m, LEVEL), truth),
@@ -215,8 +238,8 @@ def split(values, counts, n):
     return intervals.mover_ends((up, *up_ends), (down, *down_ends), correlation)
 
 
-def differences(n, draws, rng):
-    for family, name, values, pmf in gap_cases():
+def differences(n, draws, rng, cases=None):
+    for family, name, values, pmf in cases or gap_cases():
         truth = float(values @ pmf)
 
         def once(draws, values=values, pmf=pmf, truth=truth):
@@ -362,7 +385,6 @@ def pairs(n, draws, rng):
             return {
                 "MOVER": judged(intervals.mover_ends(a, b), p - q),
                 "ends subtracted": judged((a[1] - b[2], a[2] - b[1]), p - q),
-                "intervals overlap or not": (float(((a[1] <= b[2]) & (b[1] <= a[2])).mean()), 0.0, draws),
             }
 
         yield f"two independent shares, correlation {correlation}", f"{p} and {q}", once
@@ -388,7 +410,15 @@ def pairs(n, draws, rng):
             yield f"mean of two shares of the same people, correlation {correlation}", f"{p} and {q}", both
 
 
-MAKERS = {"shares": shares, "differences": differences, "means": means, "areas": areas, "pairs": pairs}
+MAKERS = {
+    "shares": shares,
+    "differences": differences,
+    "means": means,
+    "areas": areas,
+    "pairs": pairs,
+    "rare shares": lambda n, draws, rng: shares(n, draws, rng, rare_share_cases(n)),
+    "rare differences": lambda n, draws, rng: differences(n, draws, rng, rare_gap_cases(n)),
+}
 
 
 # ---------------------------------------------------------------- shards and the table
@@ -396,7 +426,7 @@ MAKERS = {"shares": shares, "differences": differences, "means": means, "areas":
 
 def shard(kind, n, given):
     """Rows of a kind and a number of people, from the file if it is there."""
-    path = given.folder / f"{kind}_{n}_{given.draws}_{given.seed}.json"
+    path = given.folder / f"{kind.replace(' ', '_')}_{n}_{given.draws}_{given.seed}.json"
     if path.is_file():
         return json.loads(path.read_text())
     rng = np.random.default_rng([given.seed, KINDS.index(kind), n])
@@ -407,7 +437,7 @@ def shard(kind, n, given):
         if unsure and given.again > given.draws:
             found = once(given.again)
         rows += [
-            {"kind": kind, "n": n, "family": family, "case": name, "method": method}
+            {"kind": kind.removeprefix("rare "), "n": n, "family": family, "case": name, "method": method}
             | {"coverage": round(cover, 4), "width": float(f"{width:.4g}"), "draws": count}
             for method, (cover, width, count) in found.items()
         ]

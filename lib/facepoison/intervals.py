@@ -17,6 +17,7 @@ from scipy import stats
 from facepoison.errors import InputError
 
 CONFIDENCE = 0.95
+MANY = 10  # pictures a person; the simulation vouches for Korn and Graubard's interval up to here
 
 Numbers: TypeAlias = NDArray[np.float64]
 Estimate: TypeAlias = tuple[float, float, float]
@@ -41,9 +42,10 @@ def unseen(mean: float, n: int, lowest: float, highest: float, confidence: float
 def share_interval(by_person: ArrayLike, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Interval for the mean over people of each one's share, such as the share of a user's probes that fail.
 
-    Korn and Graubard (Survey Methodology 24, 1998): see ``effective_ends``. The variance over people is small by luck
-    where a rare kind of person did not turn up; the interval is therefore never narrower than ``unseen`` allows. At 0
-    and 1 it is the exact binomial interval with people as trials.
+    Up to ``MANY`` pictures a person it is Korn and Graubard's (Survey Methodology 24, 1998): see ``effective_ends``. The
+    variance over people is small by luck where a rare kind of person did not turn up; the interval is therefore never
+    narrower than ``unseen`` allows. With more pictures a person that luck is worse, and it is Gaffke's interval: see
+    ``bounded_ends``. At 0 and 1 both are the exact binomial interval with people as trials.
 
     Args:
         by_person: Each person's share (n,), 0 to 1.
@@ -64,6 +66,10 @@ def share_interval(by_person: ArrayLike, trials: int, confidence: float = CONFID
     low, high = unseen(mean, n, 0.0, 1.0, confidence)
     if n == 1:  # one person says next to nothing about others
         return low if mean == 1 else 0.0, high if mean == 0 else 1.0
+    if trials > MANY * n and 0 < mean < 1:
+        values, counts = np.unique(shares, return_counts=True)
+        below, above = bounded_ends(values, counts, 0.0, 1.0, confidence)
+        return float(below), float(above)
     below, above = effective_ends(mean, shares.var(ddof=1) / n, n, trials, confidence)
     return min(low, float(below)), max(high, float(above))
 
