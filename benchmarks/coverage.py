@@ -283,16 +283,15 @@ def means(n, draws, rng):
             draws = max(draws, 10_000) if n <= 200 else draws
             sample = draw((draws, n))
             mean, variance = sample.mean(axis=1), sample.var(axis=1, ddof=1) / n
-            skew = ((sample - mean[:, None]) ** 3).mean(axis=1) / np.maximum(sample.var(axis=1), 1e-300) ** 1.5
-            shift = skew * np.sqrt(variance) / (6 * np.sqrt(n))
             student = intervals.t_ends(mean, variance, n, LEVEL)
-            johnson = [end + shift * (1 + 2 * stats.t.ppf((1 + LEVEL) / 2, n - 1) ** 2) for end in student]
+            shift = intervals.johnson_shift(sample, LEVEL)
+            johnson = [end + shift for end in student]
             first = sample[: RESAMPLES[0]]
             weights = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES[1]) / n
             again = np.quantile(first @ weights.T, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
             return {
                 "Student's t": judged(student, truth),
-                "Student's t with Johnson's": judged(union(student, johnson), truth),
+                "Student's t and Johnson's": judged(union(student, johnson), truth),
                 "normal": judged((mean - 1.96 * np.sqrt(variance), mean + 1.96 * np.sqrt(variance)), truth),
                 "cluster bootstrap": judged(again, truth),
             }
@@ -424,9 +423,13 @@ MAKERS = {
 # ---------------------------------------------------------------- shards and the table
 
 
+def place(kind, n, given):
+    return given.folder / f"{kind.replace(' ', '_')}_{n}_{given.draws}_{given.seed}.json"
+
+
 def shard(kind, n, given):
     """Rows of a kind and a number of people, from the file if it is there."""
-    path = given.folder / f"{kind.replace(' ', '_')}_{n}_{given.draws}_{given.seed}.json"
+    path = place(kind, n, given)
     if path.is_file():
         return json.loads(path.read_text())
     rng = np.random.default_rng([given.seed, KINDS.index(kind), n])
@@ -471,11 +474,15 @@ def main() -> int:
     parser.add_argument("--again", type=int, default=20_000, help="samples of a cell that looks low")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where shards are kept")
+    parser.add_argument("--there", action="store_true", help="take only the shards that are there already")
     parser.add_argument("--write", action="store_true", help="write data/results/coverage.json")
     given = parser.parse_args()
     began = shipped.begin()
     given.folder.mkdir(parents=True, exist_ok=True)
-    rows = [row for kind in given.kinds for n in given.people for row in shard(kind, n, given)]
+    wanted = [(kind, n) for kind in given.kinds for n in given.people]
+    if given.there:
+        wanted = [(kind, n) for kind, n in wanted if place(kind, n, given).is_file()]
+    rows = [row for kind, n in wanted for row in shard(kind, n, given)]
     for row in summed_up(rows):
         if row["lowest"] < LEAST:
             print(f"{row['kind']}: {row['method']}, n = {row['n']}, {row['family']}: {row['lowest']} at {row['at']}")

@@ -42,9 +42,9 @@ def unseen(mean: float, n: int, lowest: float, highest: float, confidence: float
 def share_interval(by_person: ArrayLike, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Interval for the mean over people of each one's share, such as the share of a user's probes that fail.
 
-    Up to ``MANY`` pictures a person it is Korn and Graubard's (Survey Methodology 24, 1998): see ``effective_ends``. The
-    variance over people is small by luck where a rare kind of person did not turn up; the interval is therefore never
-    narrower than ``unseen`` allows. With more pictures a person that luck is worse, and it is Gaffke's interval: see
+    Up to ``MANY`` pictures a person it is Korn and Graubard's (Survey Methodology 24, 1998), see ``effective_ends``.
+    The variance over people is small by luck where a rare kind of person did not turn up; the interval is therefore
+    never narrower than ``unseen`` allows. With more pictures a person that luck is worse, and it is Gaffke's: see
     ``bounded_ends``. At 0 and 1 both are the exact binomial interval with people as trials.
 
     Args:
@@ -101,10 +101,11 @@ def difference_interval(gaps: ArrayLike, confidence: float = CONFIDENCE) -> tupl
 def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Interval for the mean over people of a quantity without bounds, such as decibels, levels or a cosine.
 
-    Student's t. It assumes people who are independent and a distribution that is not very skewed; the appendix on
-    intervals says up to which skewness and from how many people on it holds. No method holds for every distribution
-    without bounds (Bahadur and Savage, Annals of Mathematical Statistics 27, 1956): bounded quantities have the two
-    functions above. Of people who are all alike it has no width.
+    Student's t and Johnson's modification of it for skewed values (Journal of the American Statistical Association 73,
+    1978), whichever reaches further to either side. It assumes people who are independent and a distribution that is
+    not very skewed; the appendix on intervals says up to which skewness and from how many people on it holds. No method
+    holds for every distribution without bounds (Bahadur and Savage, Annals of Mathematical Statistics 27, 1956):
+    bounded quantities have the two functions above. Of people who are all alike it has no width.
 
     Args:
         values: Each person's (n,), finite.
@@ -121,7 +122,8 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[fl
     if n == 1:
         return -np.inf, np.inf
     low, high = t_ends(sample.mean(), sample.var(ddof=1) / n, n, confidence)
-    return float(low), float(high)
+    shift = float(johnson_shift(sample, confidence))
+    return float(low) + min(0.0, shift), float(high) + max(0.0, shift)
 
 
 def area_interval(
@@ -338,6 +340,17 @@ def t_ends(mean: ArrayLike, variance: ArrayLike, n: int, confidence: float = CON
     middle = np.asarray(mean, dtype=np.float64)
     margin = stats.t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(np.asarray(variance, dtype=np.float64))
     return middle - margin, middle + margin
+
+
+def johnson_shift(samples: ArrayLike, confidence: float = CONFIDENCE) -> Numbers:
+    """How far Johnson (1978) moves Student's t interval, both ends, towards the longer tail of samples (..., n)."""
+    values = np.asarray(samples, dtype=np.float64)
+    n = values.shape[-1]
+    off = values - values.mean(axis=-1, keepdims=True)
+    spread = (off**2).sum(axis=-1) / (n - 1)
+    factor = (1 + 2 * stats.t.ppf((1 + confidence) / 2, n - 1) ** 2) / (6 * n)
+    shift: Numbers = np.where(spread > 0, (off**3).mean(axis=-1) / np.where(spread > 0, spread, 1.0), 0.0) * factor
+    return shift
 
 
 def mover_ends(

@@ -95,11 +95,20 @@ def test_random_weights_are_those_of_dirichlet():
         assert difference_interval(gaps) == pytest.approx(drawn, abs=0.01)
 
 
-def test_mean_interval_is_students():
+def test_mean_interval_is_students_and_reaches_further_along_a_tail():
     values = people(12, high=40)
-    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert mean_interval(torch.tensor(values)) == pytest.approx((low, high))
+    even = np.concatenate([values, 40 - values])
+    low, high = stats.ttest_1samp(even, 0).confidence_interval(0.95)
+    assert mean_interval(torch.tensor(even)) == pytest.approx((low, high))
+    skewed = values**3
+    low, high = stats.ttest_1samp(skewed, 0).confidence_interval(0.95)
+    moment = np.mean((skewed - skewed.mean()) ** 3) / (6 * skewed.var(ddof=1) * 12)
+    shift = moment * (1 + 2 * stats.t.ppf(0.975, 11) ** 2)
+    assert shift > 0
+    assert mean_interval(skewed) == pytest.approx((low, high + shift))
+    assert mean_interval(-skewed) == pytest.approx((-high - shift, -low))
     assert mean_interval([3.0]) == (-np.inf, np.inf)
+    assert mean_interval([3.0, 3.0]) == (3.0, 3.0)
 
 
 def test_area_is_that_of_the_ranks_and_counts_people():
