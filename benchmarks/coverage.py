@@ -24,7 +24,7 @@ from facepoison import intervals, shipped
 from facepoison.store import written_whole
 
 FOLDER = Path(__file__).resolve().parent.parent / "_build" / "coverage"
-KINDS = ("shares", "differences", "means", "areas", "pairs", "rare shares", "rare differences")
+KINDS = ("shares", "differences", "means", "areas", "pairs", "rare shares", "rare differences", "rare areas")
 PEOPLE = (3, 5, 10, 20, 33, 60, 100, 200, 500, 2000)
 RATES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.3, 0.5)
 MIRRORED = (0.7, 0.95, 0.999)
@@ -41,6 +41,7 @@ DECIDING = (
     "Student's t with unseen",
     "gains and losses, MOVER",
     "Obuchowski, effective size, with unseen",
+    "Obuchowski, logit, with unseen",
     "MOVER",
     "ends averaged",
 )
@@ -309,10 +310,18 @@ def logit(mean, variance, n):
     return [np.where(inside, end, mean) for end in ends]
 
 
-def areas(n, draws, rng):
+def rare_area_cases(n):
+    """A detector finds most people's poison, and so few people's never that a sample has hardly any of them."""
+    for area, expected, m in itertools.product((0.8, 0.95), EXPECTED, (6, 10, 20) if n <= 200 else (3,)):
+        if expected / n < 0.9:
+            name = f"{expected} expected, others {area}, {m} pictures"
+            yield "hardly any never found", name, area, 0.1, True, m, expected / n
+
+
+def areas(n, draws, rng, cases=None):
     targets = (0.5, 0.8, 0.95, 0.99, 0.999)
     shared = ((0.0, True), (0.3, True), (0.3, False), (0.7, True), (0.7, False))
-    cases = [
+    cases = cases or [
         (
             f"people's part {part}, {'same' if same else 'other'} people",
             f"area {area}, {m} pictures",
@@ -329,9 +338,10 @@ def areas(n, draws, rng):
     ]
     for family, name, area, part, same, m, rare in cases:
 
-        def once(draws, area=area, part=part, same=same, m=m, rare=rare):
+        def once(draws, area=area, part=part, same=same, m=m, rare=rare, family=family):
             shift = np.sqrt(2) * stats.norm.ppf(min(area, 1 - 1e-9))
-            truth = (1 - rare) * area + rare * 0.5
+            lost = 50.0 if family == "hardly any never found" else 0.0  # these score below all others
+            truth = (1 - rare) * area + rare * (0.0 if lost else 0.5)
             people, size = np.repeat(np.arange(n), m), max(1, 600_000 // (n * m))
             others = people if same else people + n
             found = []
@@ -342,7 +352,7 @@ def areas(n, draws, rng):
                 noise = np.sqrt(1 - part) * rng.standard_normal((2, r, n * m))
                 clean = np.repeat(level[0], m, axis=-1) + noise[0]
                 seen = np.repeat(rng.random((r, n)) >= rare, m, axis=-1)
-                poisoned = np.repeat(level[1], m, axis=-1) + noise[1] + shift * seen
+                poisoned = np.repeat(level[1], m, axis=-1) + noise[1] + shift * seen - lost * ~seen
                 value, variance, count = intervals.area_parts(clean, people, poisoned, others)
                 found.append((value, variance))
             value, variance = (np.concatenate(each) for each in zip(*found, strict=True))
@@ -417,6 +427,7 @@ MAKERS = {
     "pairs": pairs,
     "rare shares": lambda n, draws, rng: shares(n, draws, rng, rare_share_cases(n)),
     "rare differences": lambda n, draws, rng: differences(n, draws, rng, rare_gap_cases(n)),
+    "rare areas": lambda n, draws, rng: areas(n, draws, rng, rare_area_cases(n)),
 }
 
 

@@ -103,7 +103,7 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[fl
 
     Student's t and Johnson's modification of it for skewed values (Journal of the American Statistical Association 73,
     1978), whichever reaches further to either side. It assumes people who are independent and a distribution that is
-    not very skewed; the appendix on intervals says up to which skewness and from how many people on it holds. No method
+    not very skewed: in the simulation it held up to skewness 1 from three people on, and up to 2 from 20. No method
     holds for every distribution without bounds (Bahadur and Savage, Annals of Mathematical Statistics 27, 1956):
     bounded quantities have the two functions above. Of people who are all alike it has no width.
 
@@ -349,7 +349,8 @@ def johnson_shift(samples: ArrayLike, confidence: float = CONFIDENCE) -> Numbers
     off = values - values.mean(axis=-1, keepdims=True)
     spread = (off**2).sum(axis=-1) / (n - 1)
     factor = (1 + 2 * stats.t.ppf((1 + confidence) / 2, n - 1) ** 2) / (6 * n)
-    shift: Numbers = np.where(spread > 0, (off**3).mean(axis=-1) / np.where(spread > 0, spread, 1.0), 0.0) * factor
+    third = (off**3).sum(axis=-1) * n / ((n - 1) * max(1, n - 2))  # without bias; of two people it is 0
+    shift: Numbers = np.where(spread > 0, third / np.where(spread > 0, spread, 1.0), 0.0) * factor
     return shift
 
 
