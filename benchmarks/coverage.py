@@ -465,7 +465,10 @@ def summed_up(rows):
     """A row for each kind, method, number of people and family: the lowest coverage, where, and the mean width."""
     groups = defaultdict(list)
     for row in rows:
-        groups[row["kind"], row["method"], row["n"], row["family"]].append(row)
+        family, part = row["family"], row["family"].startswith(("correlation", "people's part"))
+        case = row | ({"case": f"{row['case']}, {family}"} if part else {})
+        case["family"] = "ordinary people" if part else family
+        groups[row["kind"], row["method"], row["n"], case["family"]].append(case)
     for (kind, method, n, family), cells in groups.items():
         worst = min(cells, key=lambda row: row["coverage"])
         yield {"kind": kind, "method": method, "n": n, "family": family} | {
