@@ -24,21 +24,24 @@ from facepoison import intervals, shipped
 from facepoison.store import written_whole
 
 FOLDER = Path(__file__).resolve().parent.parent / "_build" / "coverage"
-KINDS = ("shares", "differences", "means", "areas", "pairs")
+KINDS = ("shares", "differences", "means", "areas", "pairs", "rare shares", "rare differences", "rare areas")
 PEOPLE = (3, 5, 10, 20, 33, 60, 100, 200, 500, 2000)
 RATES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.3, 0.5)
 MIRRORED = (0.7, 0.95, 0.999)
 CORRELATIONS = (0.0, 0.1, 0.3, 0.6)
 PICTURES = (3, 6, 10, 20)
+EXPECTED = (1, 2, 2.8, 4, 5, 6, 7.5)  # people of a rare kind that a sample has on average
 RARE = (0.001, 0.003, 0.01, 0.03, 0.1)  # shares of people who are another kind
 LEVEL, LEAST = 0.95, 0.94
 AGAIN = (0.9, 0.945)  # a coverage in here may be low by chance: the cell is drawn again, with more draws
+USED = {"shares": "share_interval"}
 DECIDING = (
-    "Korn-Graubard with unseen",
+    USED["shares"],
     "Gaffke",
     "Student's t with unseen",
     "gains and losses, MOVER",
     "Obuchowski, effective size, with unseen",
+    "Obuchowski, logit, with unseen",
     "MOVER",
     "ends averaged",
 )
@@ -116,12 +119,32 @@ def gap_cases():
     ):
         pmf = (1 - rare) * gap_pmf(m, base, change, 0.0)
         pmf[place] += rare
+        way = "up" if place else "down"
         yield (
             "few change wholly, others a little",
-            f"{rare} of people {'down' if place == 0 else 'up'}, others {base} to {round(base + change, 3)}, {m} pictures",
+            f"{rare} of people {way}, others {base} to {round(base + change, 3)}, {m} pictures",
             np.arange(-m, m + 1) / m,
             pmf,
         )
+
+
+def rare_share_cases(n):
+    """Most people fail a little and so few wholly that a sample has hardly any or none of them."""
+    for base, expected, m in itertools.product((0.05, 0.2), EXPECTED, (3, 6, 10, 20, 100)):
+        rare = expected / n
+        if rare < 0.9:
+            pmf = (1 - rare) * binomial_pmf(m, base) + rare * (np.arange(m + 1) == m)
+            name = f"{expected} expected, others {base}, {m} pictures"
+            yield "hardly any fail wholly", name, np.arange(m + 1) / m, pmf, m
+
+
+def rare_gap_cases(n):
+    """Most people gain and so few lose wholly that a sample has hardly any or none of them."""
+    for gain, expected in itertools.product((0.1, 0.5, 1.0), EXPECTED):
+        rare = expected / n
+        if rare < 0.9:
+            name = f"{expected} expected lose wholly, others gain {gain}"
+            yield "hardly any change the other way", name, np.array([-1.0, gain]), np.array([rare, 1 - rare])
 
 
 # ---------------------------------------------------------------- methods, over many draws at once
@@ -178,8 +201,8 @@ def wilson(mean, variance, n, trials):
     return middle - margin, middle + margin
 
 
-def shares(n, draws, rng):
-    for family, name, values, pmf, m in share_cases():
+def shares(n, draws, rng, cases=None):
+    for family, name, values, pmf, m in cases or share_cases():
         truth = float(values @ pmf)
 
         def once(draws, values=values, pmf=pmf, m=m, truth=truth):
@@ -187,10 +210,12 @@ def shares(n, draws, rng):
             mean, variance = moments(values, counts)
             floor = intervals.unseen(mean, n, 0.0, 1.0, LEVEL)
             korn = intervals.effective_ends(mean, variance, n, n * m, LEVEL)
+            careful, wide = judged(union(korn, floor), truth), gaffke(values, counts, (0.0, 1.0), truth)
             return {
-                "Korn-Graubard with unseen": judged(union(korn, floor), truth),
+                USED["shares"]: wide if m > intervals.MANY else careful,
+                "Korn-Graubard with unseen": careful,
                 "Korn-Graubard": judged(korn, truth),
-                "Gaffke": gaffke(values, counts, (0.0, 1.0), truth),
+                "Gaffke": wide,
                 "Wilson, effective size": judged(wilson(mean, variance, n, n * m), truth),
                 "Clopper-Pearson, people": judged(intervals.clopper_pearson_ends(mean, n, LEVEL), truth),
                 "Clopper-Pearson, pictures": judged(intervals.clopper_pearson_ends(mean, n * m, LEVEL), truth),
@@ -214,8 +239,8 @@ def split(values, counts, n):
     return intervals.mover_ends((up, *up_ends), (down, *down_ends), correlation)
 
 
-def differences(n, draws, rng):
-    for family, name, values, pmf in gap_cases():
+def differences(n, draws, rng, cases=None):
+    for family, name, values, pmf in cases or gap_cases():
         truth = float(values @ pmf)
 
         def once(draws, values=values, pmf=pmf, truth=truth):
@@ -259,16 +284,15 @@ def means(n, draws, rng):
             draws = max(draws, 10_000) if n <= 200 else draws
             sample = draw((draws, n))
             mean, variance = sample.mean(axis=1), sample.var(axis=1, ddof=1) / n
-            skew = ((sample - mean[:, None]) ** 3).mean(axis=1) / np.maximum(sample.var(axis=1), 1e-300) ** 1.5
-            shift = skew * np.sqrt(variance) / (6 * np.sqrt(n))
             student = intervals.t_ends(mean, variance, n, LEVEL)
-            johnson = [end + shift * (1 + 2 * stats.t.ppf((1 + LEVEL) / 2, n - 1) ** 2) for end in student]
+            shift = intervals.johnson_shift(sample, LEVEL)
+            johnson = [end + shift for end in student]
             first = sample[: RESAMPLES[0]]
             weights = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES[1]) / n
             again = np.quantile(first @ weights.T, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
             return {
                 "Student's t": judged(student, truth),
-                "Student's t with Johnson's": judged(union(student, johnson), truth),
+                "Student's t and Johnson's": judged(union(student, johnson), truth),
                 "normal": judged((mean - 1.96 * np.sqrt(variance), mean + 1.96 * np.sqrt(variance)), truth),
                 "cluster bootstrap": judged(again, truth),
             }
@@ -286,10 +310,18 @@ def logit(mean, variance, n):
     return [np.where(inside, end, mean) for end in ends]
 
 
-def areas(n, draws, rng):
+def rare_area_cases(n):
+    """A detector finds most people's poison, and so few people's never that a sample has hardly any of them."""
+    for area, expected, m in itertools.product((0.8, 0.95), EXPECTED, (6, 10, 20) if n <= 200 else (3,)):
+        if expected / n < 0.9:
+            name = f"{expected} expected, others {area}, {m} pictures"
+            yield "hardly any never found", name, area, 0.1, True, m, expected / n
+
+
+def areas(n, draws, rng, cases=None):
     targets = (0.5, 0.8, 0.95, 0.99, 0.999)
     shared = ((0.0, True), (0.3, True), (0.3, False), (0.7, True), (0.7, False))
-    cases = [
+    cases = cases or [
         (
             f"people's part {part}, {'same' if same else 'other'} people",
             f"area {area}, {m} pictures",
@@ -306,9 +338,10 @@ def areas(n, draws, rng):
     ]
     for family, name, area, part, same, m, rare in cases:
 
-        def once(draws, area=area, part=part, same=same, m=m, rare=rare):
+        def once(draws, area=area, part=part, same=same, m=m, rare=rare, family=family):
             shift = np.sqrt(2) * stats.norm.ppf(min(area, 1 - 1e-9))
-            truth = (1 - rare) * area + rare * 0.5
+            lost = 50.0 if family == "hardly any never found" else 0.0  # these score below all others
+            truth = (1 - rare) * area + rare * (0.0 if lost else 0.5)
             people, size = np.repeat(np.arange(n), m), max(1, 600_000 // (n * m))
             others = people if same else people + n
             found = []
@@ -319,7 +352,7 @@ def areas(n, draws, rng):
                 noise = np.sqrt(1 - part) * rng.standard_normal((2, r, n * m))
                 clean = np.repeat(level[0], m, axis=-1) + noise[0]
                 seen = np.repeat(rng.random((r, n)) >= rare, m, axis=-1)
-                poisoned = np.repeat(level[1], m, axis=-1) + noise[1] + shift * seen
+                poisoned = np.repeat(level[1], m, axis=-1) + noise[1] + shift * seen - lost * ~seen
                 value, variance, count = intervals.area_parts(clean, people, poisoned, others)
                 found.append((value, variance))
             value, variance = (np.concatenate(each) for each in zip(*found, strict=True))
@@ -361,7 +394,6 @@ def pairs(n, draws, rng):
             return {
                 "MOVER": judged(intervals.mover_ends(a, b), p - q),
                 "ends subtracted": judged((a[1] - b[2], a[2] - b[1]), p - q),
-                "intervals overlap or not": (float(((a[1] <= b[2]) & (b[1] <= a[2])).mean()), 0.0, draws),
             }
 
         yield f"two independent shares, correlation {correlation}", f"{p} and {q}", once
@@ -387,15 +419,28 @@ def pairs(n, draws, rng):
             yield f"mean of two shares of the same people, correlation {correlation}", f"{p} and {q}", both
 
 
-MAKERS = {"shares": shares, "differences": differences, "means": means, "areas": areas, "pairs": pairs}
+MAKERS = {
+    "shares": shares,
+    "differences": differences,
+    "means": means,
+    "areas": areas,
+    "pairs": pairs,
+    "rare shares": lambda n, draws, rng: shares(n, draws, rng, rare_share_cases(n)),
+    "rare differences": lambda n, draws, rng: differences(n, draws, rng, rare_gap_cases(n)),
+    "rare areas": lambda n, draws, rng: areas(n, draws, rng, rare_area_cases(n)),
+}
 
 
 # ---------------------------------------------------------------- shards and the table
 
 
+def place(kind, n, given):
+    return given.folder / f"{kind.replace(' ', '_')}_{n}_{given.draws}_{given.seed}.json"
+
+
 def shard(kind, n, given):
     """Rows of a kind and a number of people, from the file if it is there."""
-    path = given.folder / f"{kind}_{n}_{given.draws}_{given.seed}.json"
+    path = place(kind, n, given)
     if path.is_file():
         return json.loads(path.read_text())
     rng = np.random.default_rng([given.seed, KINDS.index(kind), n])
@@ -406,7 +451,7 @@ def shard(kind, n, given):
         if unsure and given.again > given.draws:
             found = once(given.again)
         rows += [
-            {"kind": kind, "n": n, "family": family, "case": name, "method": method}
+            {"kind": kind.removeprefix("rare "), "n": n, "family": family, "case": name, "method": method}
             | {"coverage": round(cover, 4), "width": float(f"{width:.4g}"), "draws": count}
             for method, (cover, width, count) in found.items()
         ]
@@ -420,7 +465,10 @@ def summed_up(rows):
     """A row for each kind, method, number of people and family: the lowest coverage, where, and the mean width."""
     groups = defaultdict(list)
     for row in rows:
-        groups[row["kind"], row["method"], row["n"], row["family"]].append(row)
+        family, part = row["family"], row["family"].startswith(("correlation", "people's part"))
+        case = row | ({"case": f"{row['case']}, {family}"} if part else {})
+        case["family"] = "ordinary people" if part else family
+        groups[row["kind"], row["method"], row["n"], case["family"]].append(case)
     for (kind, method, n, family), cells in groups.items():
         worst = min(cells, key=lambda row: row["coverage"])
         yield {"kind": kind, "method": method, "n": n, "family": family} | {
@@ -440,11 +488,15 @@ def main() -> int:
     parser.add_argument("--again", type=int, default=20_000, help="samples of a cell that looks low")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where shards are kept")
+    parser.add_argument("--there", action="store_true", help="take only the shards that are there already")
     parser.add_argument("--write", action="store_true", help="write data/results/coverage.json")
     given = parser.parse_args()
     began = shipped.begin()
     given.folder.mkdir(parents=True, exist_ok=True)
-    rows = [row for kind in given.kinds for n in given.people for row in shard(kind, n, given)]
+    wanted = [(kind, n) for kind in given.kinds for n in given.people]
+    if given.there:
+        wanted = [(kind, n) for kind, n in wanted if place(kind, n, given).is_file()]
+    rows = [row for kind, n in wanted for row in shard(kind, n, given)]
     for row in summed_up(rows):
         if row["lowest"] < LEAST:
             print(f"{row['kind']}: {row['method']}, n = {row['n']}, {row['family']}: {row['lowest']} at {row['at']}")

@@ -17,6 +17,7 @@ from scipy import stats
 from facepoison.errors import InputError
 
 CONFIDENCE = 0.95
+MANY = 10  # pictures a person; the simulation vouches for Korn and Graubard's interval up to here
 
 Numbers: TypeAlias = NDArray[np.float64]
 Estimate: TypeAlias = tuple[float, float, float]
@@ -41,9 +42,10 @@ def unseen(mean: float, n: int, lowest: float, highest: float, confidence: float
 def share_interval(by_person: ArrayLike, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Interval for the mean over people of each one's share, such as the share of a user's probes that fail.
 
-    Korn and Graubard (Survey Methodology 24, 1998): see ``effective_ends``. The variance over people is small by luck
-    where a rare kind of person did not turn up; the interval is therefore never narrower than ``unseen`` allows. At 0
-    and 1 it is the exact binomial interval with people as trials.
+    Up to ``MANY`` pictures a person it is Korn and Graubard's (Survey Methodology 24, 1998), see ``effective_ends``.
+    The variance over people is small by luck where a rare kind of person did not turn up; the interval is therefore
+    never narrower than ``unseen`` allows. With more pictures a person that luck is worse, and it is Gaffke's: see
+    ``bounded_ends``. At 0 and 1 both are the exact binomial interval with people as trials.
 
     Args:
         by_person: Each person's share (n,), 0 to 1.
@@ -64,6 +66,10 @@ def share_interval(by_person: ArrayLike, trials: int, confidence: float = CONFID
     low, high = unseen(mean, n, 0.0, 1.0, confidence)
     if n == 1:  # one person says next to nothing about others
         return low if mean == 1 else 0.0, high if mean == 0 else 1.0
+    if trials > MANY * n and 0 < mean < 1:
+        values, counts = np.unique(shares, return_counts=True)
+        below, above = bounded_ends(values, counts, 0.0, 1.0, confidence)
+        return float(below), float(above)
     below, above = effective_ends(mean, shares.var(ddof=1) / n, n, trials, confidence)
     return min(low, float(below)), max(high, float(above))
 
@@ -95,10 +101,11 @@ def difference_interval(gaps: ArrayLike, confidence: float = CONFIDENCE) -> tupl
 def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Interval for the mean over people of a quantity without bounds, such as decibels, levels or a cosine.
 
-    Student's t. It assumes people who are independent and a distribution that is not very skewed; the appendix on
-    intervals says up to which skewness and from how many people on it holds. No method holds for every distribution
-    without bounds (Bahadur and Savage, Annals of Mathematical Statistics 27, 1956): bounded quantities have the two
-    functions above. Of people who are all alike it has no width.
+    Student's t and Johnson's modification of it for skewed values (Journal of the American Statistical Association 73,
+    1978), whichever reaches further to either side. It assumes people who are independent and a distribution that is
+    not very skewed: in the simulation it held up to skewness 1 from three people on, and up to 2 from 20. No method
+    holds for every distribution without bounds (Bahadur and Savage, Annals of Mathematical Statistics 27, 1956):
+    bounded quantities have the two functions above. Of people who are all alike it has no width.
 
     Args:
         values: Each person's (n,), finite.
@@ -115,7 +122,8 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[fl
     if n == 1:
         return -np.inf, np.inf
     low, high = t_ends(sample.mean(), sample.var(ddof=1) / n, n, confidence)
-    return float(low), float(high)
+    shift = float(johnson_shift(sample, confidence))
+    return float(low) + min(0.0, shift), float(high) + max(0.0, shift)
 
 
 def area_interval(
@@ -129,7 +137,8 @@ def area_interval(
 
     The variance over people (Obuchowski, Biometrics 53, 1997) gives an effective sample size, which goes into Clopper
     and Pearson's interval as Korn and Graubard do it for shares; never narrower than ``unseen`` allows. Where no clean
-    picture scores higher than a poisoned one it is the exact binomial interval with people as trials.
+    picture scores higher than a poisoned one it is the exact binomial interval with people as trials. With twenty
+    pictures a person, and a few people who are never found, coverage was a little under 94 % at 60 people.
 
     Args:
         clean: Scores of clean pictures (N,).
@@ -332,6 +341,18 @@ def t_ends(mean: ArrayLike, variance: ArrayLike, n: int, confidence: float = CON
     middle = np.asarray(mean, dtype=np.float64)
     margin = stats.t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(np.asarray(variance, dtype=np.float64))
     return middle - margin, middle + margin
+
+
+def johnson_shift(samples: ArrayLike, confidence: float = CONFIDENCE) -> Numbers:
+    """How far Johnson (1978) moves Student's t interval, both ends, towards the longer tail of samples (..., n)."""
+    values = np.asarray(samples, dtype=np.float64)
+    n = values.shape[-1]
+    off = values - values.mean(axis=-1, keepdims=True)
+    spread = (off**2).sum(axis=-1) / (n - 1)
+    factor = (1 + 2 * stats.t.ppf((1 + confidence) / 2, n - 1) ** 2) / (6 * n)
+    third = (off**3).sum(axis=-1) * n / ((n - 1) * max(1, n - 2))  # without bias; of two people it is 0
+    shift: Numbers = np.where(spread > 0, third / np.where(spread > 0, spread, 1.0), 0.0) * factor
+    return shift
 
 
 def mover_ends(

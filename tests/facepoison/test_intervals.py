@@ -95,11 +95,20 @@ def test_random_weights_are_those_of_dirichlet():
         assert difference_interval(gaps) == pytest.approx(drawn, abs=0.01)
 
 
-def test_mean_interval_is_students():
+def test_mean_interval_is_students_and_reaches_further_along_a_tail():
     values = people(12, high=40)
-    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert mean_interval(torch.tensor(values)) == pytest.approx((low, high))
+    even = np.concatenate([values, 40 - values])
+    low, high = stats.ttest_1samp(even, 0).confidence_interval(0.95)
+    assert mean_interval(torch.tensor(even)) == pytest.approx((low, high))
+    skewed = values**3
+    low, high = stats.ttest_1samp(skewed, 0).confidence_interval(0.95)
+    moment = stats.kstat(skewed, 3) / (6 * stats.kstat(skewed, 2) * 12)
+    shift = moment * (1 + 2 * stats.t.ppf(0.975, 11) ** 2)
+    assert shift > 0
+    assert mean_interval(skewed) == pytest.approx((low, high + shift))
+    assert mean_interval(-skewed) == pytest.approx((-high - shift, -low))
     assert mean_interval([3.0]) == (-np.inf, np.inf)
+    assert mean_interval([3.0, 3.0]) == (3.0, 3.0)
 
 
 def test_area_is_that_of_the_ranks_and_counts_people():
@@ -162,7 +171,10 @@ def test_coverage_where_few_people_change():
     """Of 60 people one in 40 changes wholly: Student's t sees nobody in a fifth of the experiments."""
     stream, n, truth = np.random.default_rng(0), 60, 0.025
     gaps = (stream.random((300, n)) < truth).astype(float)
-    assert covered(truth, [difference_interval(row) for row in gaps]) >= 0.93
+    changed = gaps.sum(axis=1)
+    ends = np.stack(intervals.bounded_ends([0.0, 1.0], np.stack([n - changed, changed], axis=1), -1.0, 1.0), axis=1)
+    assert difference_interval(gaps[0]) == pytest.approx(ends[0].tolist())
+    assert covered(truth, ends) >= 0.93
     assert covered(truth, [mean_interval(row) for row in gaps]) < 0.85
 
 
