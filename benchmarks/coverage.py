@@ -34,17 +34,19 @@ EXPECTED = (1, 2, 2.8, 4, 5, 6, 7.5)  # people of a rare kind that a sample has 
 RARE = (0.001, 0.003, 0.01, 0.03, 0.1)  # shares of people who are another kind
 LEVEL, LEAST = 0.95, 0.94
 AGAIN = (0.9, 0.945)  # a coverage in here may be low by chance: the cell is drawn again, with more draws
-USED = {"shares": "share_interval"}
+USED = {"shares": "share_interval", "areas": "area_interval"}
 DECIDING = (
     USED["shares"],
     "Gaffke",
     "Student's t with unseen",
     "gains and losses, MOVER",
-    "Obuchowski, effective size, with unseen",
-    "Obuchowski, logit, with unseen",
+    USED["areas"],
     "MOVER",
     "ends averaged",
 )
+LARGEST = 200  # people up to whom areas, which are slow to draw, have all their draws; half of them above
+FEW = 3  # pictures a person of areas above
+PLENTY = 10_000_000  # pictures that an area is drawn again with, at most
 WIDTHS = 30  # draws whose widths are averaged where a width is slow
 RESAMPLES = (100, 200)  # of the bootstrap: draws, and resamples of each
 
@@ -310,15 +312,45 @@ def logit(mean, variance, n):
     return [np.where(inside, end, mean) for end in ends]
 
 
+def widened(ends, sought, shares, truth):
+    """Coverage and width of ends that Gaffke's of either side's shares widen, which are sought only where they matter.
+
+    Args:
+        ends: Of the effective size with unseen, (r,) each.
+        sought: Indices of draws: the first few, for the width, and all that missed the truth.
+        shares: Of these, each person's of either side.
+        truth: The area.
+    """
+    low, high = ends
+    covered = (low <= truth + 1e-12) & (high >= truth - 1e-12)
+    missed = np.flatnonzero(~covered[sought])
+    for some in np.array_split(missed, max(1, len(missed) // 100)):
+        sign = np.where(low[sought[some]] > truth, 1.0, -1.0)  # the lower end missed, or the upper one
+        for side in shares:
+            known = np.column_stack([side[some] * sign[:, None], np.where(sign > 0, 0.0, -1.0)])
+            beyond = intervals.chance_above(known, np.ones_like(known), sign * truth)
+            covered[sought[some]] |= beyond <= (1 + LEVEL) / 2 + 1e-7
+    first = sought < wide_draws(shares[0].shape[-1])
+    lows, highs = zip(*(intervals.bounded_ends(side[first], 1.0, 0.0, 1.0, LEVEL) for side in shares), strict=True)
+    more = np.maximum(0, low[sought[first]] - np.min(lows, axis=0)) + np.maximum(
+        0, np.max(highs, axis=0) - high[sought[first]]
+    )
+    return float(covered.mean()), float((high - low).mean() + more.mean()), len(low)
+
+
+def wide_draws(n):
+    return max(2, min(WIDTHS, 20 * WIDTHS // n))
+
+
 def rare_area_cases(n):
     """A detector finds most people's poison, and so few people's never that a sample has hardly any of them."""
-    for area, expected, m in itertools.product((0.8, 0.95), EXPECTED, (6, 10, 20) if n <= 200 else (3,)):
+    for area, expected, m in itertools.product((0.8, 0.95), EXPECTED, (6, 10, 20) if n <= LARGEST else (FEW,)):
         if expected / n < 0.9:
             name = f"{expected} expected, others {area}, {m} pictures"
             yield "hardly any never found", name, area, 0.1, True, m, expected / n
 
 
-def areas(n, draws, rng, cases=None):
+def areas(n, least, rng, cases=None):
     targets = (0.5, 0.8, 0.95, 0.99, 0.999)
     shared = ((0.0, True), (0.3, True), (0.3, False), (0.7, True), (0.7, False))
     cases = cases or [
@@ -331,10 +363,10 @@ def areas(n, draws, rng, cases=None):
             m,
             0.0,
         )
-        for area, (part, same), m in itertools.product(targets, shared, (3, 10) if n <= 200 else (3,))
+        for area, (part, same), m in itertools.product(targets, shared, (3, 10) if n <= LARGEST else (FEW,))
     ] + [
-        ("few never found", f"{rare} of people, others {area}, 6 pictures", area, 0.3, True, 6 if n <= 200 else 3, rare)
-        for area, rare in itertools.product((0.8, 0.999, 1.0), (0.01, 0.1))
+        ("few never found", f"{rare} of people, others {area}, {m} pictures", area, 0.3, True, m, rare)
+        for area, rare, m in itertools.product((0.8, 0.999, 1.0), (0.01, 0.1), (6,) if n <= LARGEST else (FEW,))
     ]
     for family, name, area, part, same, m, rare in cases:
 
@@ -344,7 +376,8 @@ def areas(n, draws, rng, cases=None):
             truth = (1 - rare) * area + rare * (0.0 if lost else 0.5)
             people, size = np.repeat(np.arange(n), m), max(1, 600_000 // (n * m))
             others = people if same else people + n
-            found = []
+            draws = min(draws, max(least, PLENTY // (n * m)))
+            found, sought, shares = [], [], []
             for start in range(0, draws, size):
                 r = min(size, draws - start)
                 own = np.sqrt(part) * rng.standard_normal((2, r, n))
@@ -354,14 +387,22 @@ def areas(n, draws, rng, cases=None):
                 seen = np.repeat(rng.random((r, n)) >= rare, m, axis=-1)
                 poisoned = np.repeat(level[1], m, axis=-1) + noise[1] + shift * seen - lost * ~seen
                 value, variance, count = intervals.area_parts(clean, people, poisoned, others)
-                found.append((value, variance))
-            value, variance = (np.concatenate(each) for each in zip(*found, strict=True))
-            floor = intervals.unseen(value, count, 0.0, 1.0, LEVEL)
-            effective = intervals.effective_ends(value, variance, count, n * m, LEVEL)
+                floor = intervals.unseen(value, count, 0.0, 1.0, LEVEL)
+                effective = intervals.effective_ends(value, variance, count, n * m, LEVEL)
+                low, high = union(effective, floor)
+                picked = np.flatnonzero((low > truth) | (high < truth) | (np.arange(start, start + r) < wide_draws(n)))
+                found.append((value, variance, *floor, *effective))
+                sought.append(start + picked)
+                shares.append(intervals.area_shares(clean[picked], people, poisoned[picked], others))
+            value, variance, *ends = (np.concatenate(each) for each in zip(*found, strict=True))
+            floor, effective = ends[:2], ends[2:]
+            shares = [np.concatenate(each) for each in zip(*shares, strict=True)]
             in_logits = logit(value, variance, count)
             plain = value - 1.96 * np.sqrt(variance), value + 1.96 * np.sqrt(variance)
+            careful = union(effective, floor)
             return {
-                "Obuchowski, effective size, with unseen": judged(union(effective, floor), truth),
+                USED["areas"]: widened(careful, np.concatenate(sought), shares, truth),
+                "Obuchowski, effective size, with unseen": judged(careful, truth),
                 "Obuchowski, effective size": judged(effective, truth),
                 "Obuchowski, logit, with unseen": judged(union(in_logits, floor), truth),
                 "Obuchowski, logit": judged(in_logits, truth),
@@ -415,8 +456,7 @@ def pairs(n, draws, rng):
             (a, b), truth = [each[0] for each in shares], (p + q) / 2
             return {"ends averaged": judged(((a[1] + b[1]) / 2, (a[2] + b[2]) / 2), truth)}
 
-        if n <= 200:
-            yield f"mean of two shares of the same people, correlation {correlation}", f"{p} and {q}", both
+        yield f"mean of two shares of the same people, correlation {correlation}", f"{p} and {q}", both
 
 
 MAKERS = {
@@ -434,8 +474,12 @@ MAKERS = {
 # ---------------------------------------------------------------- shards and the table
 
 
+def drawn(kind, n, given):
+    return given.draws // 2 if kind.endswith("areas") and n > LARGEST else given.draws
+
+
 def place(kind, n, given):
-    return given.folder / f"{kind.replace(' ', '_')}_{n}_{given.draws}_{given.seed}.json"
+    return given.folder / f"{kind.replace(' ', '_')}_{n}_{drawn(kind, n, given)}_{given.seed}.json"
 
 
 def shard(kind, n, given):
@@ -445,8 +489,8 @@ def shard(kind, n, given):
         return json.loads(path.read_text())
     rng = np.random.default_rng([given.seed, KINDS.index(kind), n])
     start, rows = time.perf_counter(), []
-    for family, name, once in MAKERS[kind](n, given.draws, rng):
-        found = once(given.draws)
+    for family, name, once in MAKERS[kind](n, drawn(kind, n, given), rng):
+        found = once(drawn(kind, n, given))
         unsure = any(AGAIN[0] <= found[method][0] < AGAIN[1] for method in DECIDING if method in found)
         if unsure and given.again > given.draws:
             found = once(given.again)
@@ -462,7 +506,7 @@ def shard(kind, n, given):
 
 
 def summed_up(rows):
-    """A row for each kind, method, number of people and family: the lowest coverage, where, and the mean width."""
+    """A row for each kind, method, number of people and family: the lowest coverage, where, least draws, mean width."""
     groups = defaultdict(list)
     for row in rows:
         family, part = row["family"], row["family"].startswith(("correlation", "people's part"))
@@ -474,9 +518,8 @@ def summed_up(rows):
         yield {"kind": kind, "method": method, "n": n, "family": family} | {
             "lowest": worst["coverage"],
             "at": worst["case"],
-            "draws": worst["draws"],
+            "draws": min(row["draws"] for row in cells),
             "width": float(f"{np.mean([row['width'] for row in cells]):.4g}"),
-            "cells": len(cells),
         }
 
 

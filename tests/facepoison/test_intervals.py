@@ -122,6 +122,20 @@ def test_area_is_that_of_the_ranks_and_counts_people():
     assert area_interval(*copies) == pytest.approx((value, below, above), abs=0.003)  # copies of pictures add little
 
 
+def test_an_area_is_a_mean_of_shares_of_either_side_and_never_surer_than_they_are():
+    clean, owner, poisoned, other = scores(25, shift=2.0)
+    value, *ends = area_interval(clean, owner, poisoned, other)
+    for shares in intervals.area_shares(clean, owner, poisoned, other):
+        assert shares.shape == (25,)
+        assert shares.mean() == pytest.approx(value)
+        low, high = share_interval(shares, 25 * 100)
+        assert ends[0] <= low + 1e-6 <= high <= ends[1] + 1e-6
+    lost = np.where(other < 2, -50.0, poisoned)  # two whom nobody finds
+    shares = intervals.area_shares(clean, owner, lost, other)[1]
+    assert shares[:2].tolist() == [0, 0]
+    assert area_interval(clean, owner, lost, other)[1] == pytest.approx(share_interval(shares, 25 * 100)[0])
+
+
 def test_variance_of_an_area_is_that_of_leaving_people_out():
     """The jackknife over people gives nearly the same variance, also with unequal numbers of pictures."""
     clean, owner, poisoned, other = scores(60, each=5)
