@@ -137,11 +137,12 @@ def area_interval(
 
     The variance over people (Obuchowski, Biometrics 53, 1997) gives an effective sample size, which goes into Clopper
     and Pearson's interval as Korn and Graubard do it for shares. That variance is small by luck where a few people are
-    never found and hardly any of them turned up; ``unseen`` alone left coverage a little under 94 % there. The area is
-    also the mean over poisoned people of a share, that of the clean pictures below theirs, and the same over clean
-    people: the interval is never narrower than Gaffke's for either, see ``bounded_ends``, which assumes nothing of
-    these shares. It would not do alone, as it knows how people of one side differ and not those of both. Where no clean
-    picture scores higher than a poisoned one it is the exact binomial interval with people as trials.
+    never found and hardly any of them turned up; with ``unseen`` alone coverage was under 94 % there. With equally many
+    pictures of each person the area is also the mean over poisoned people of a share, that of the clean pictures below
+    theirs, and the same over clean people: the interval is never narrower than Gaffke's for either, which assumes
+    nothing of these shares, see ``bounded_ends``. Gaffke's would not do alone: it knows how people of one side differ
+    and not those of both. Where no clean picture scores higher than a poisoned one the interval is the exact binomial
+    one with people as trials.
 
     Args:
         clean: Scores of clean pictures (N,).
