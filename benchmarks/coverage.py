@@ -45,7 +45,7 @@ DECIDING = (
     "ends averaged",
 )
 LARGEST = 200  # people up to whom areas, which are slow to draw, have all their draws; half of them above
-FEW = 3  # pictures a person of areas above
+FEW = 3  # pictures a person of areas of ordinary people above
 PLENTY = 10_000_000  # pictures that an area is drawn again with, at most
 WIDTHS = 30  # draws whose widths are averaged where a width is slow
 RESAMPLES = (100, 200)  # of the bootstrap: draws, and resamples of each
@@ -344,7 +344,7 @@ def wide_draws(n):
 
 def rare_area_cases(n):
     """A detector finds most people's poison, and so few people's never that a sample has hardly any of them."""
-    for area, expected, m in itertools.product((0.8, 0.95), EXPECTED, (6, 10, 20) if n <= LARGEST else (FEW,)):
+    for area, expected, m in itertools.product((0.8, 0.95), EXPECTED, (6, 10, 20) if n <= 500 else (6, 10)):
         if expected / n < 0.9:
             name = f"{expected} expected, others {area}, {m} pictures"
             yield "hardly any never found", name, area, 0.1, True, m, expected / n
@@ -515,10 +515,10 @@ def summed_up(rows):
         groups[row["kind"], row["method"], row["n"], case["family"]].append(case)
     for (kind, method, n, family), cells in groups.items():
         worst = min(cells, key=lambda row: row["coverage"])
-        row = {"kind": kind, "method": method, "n": n, "family": family, "lowest": worst["coverage"]}
-        row |= {"at": worst["case"]} if worst["coverage"] < LEVEL else {}  # of no interest above
+        found = {"kind": kind, "method": method, "n": n, "family": family, "lowest": worst["coverage"]}
+        found |= {"at": worst["case"]} if worst["coverage"] < LEVEL else {}  # of no interest above
         width = float(f"{np.mean([row['width'] for row in cells]):.4g}")
-        yield row | {"draws": min(row["draws"] for row in cells), "width": width}
+        yield found | {"draws": min(row["draws"] for row in cells), "width": width}
 
 
 def main() -> int:
