@@ -158,14 +158,13 @@ def front(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> tup
     if plain:
         raise PressError(f"claim '{plain[0]}': is no rate, so the first page cannot show it: take its label away")
     with plt.rc_context({"svg.hashsalt": "front", "figure.constrained_layout.use": True, "font.size": 10}):
-        figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.42 * len(found)))
+        figure, axes = plt.subplots(figsize=(5.8, 0.9 + 0.42 * len(found)))
         for row, (_, claim) in enumerate(found):
             colour = COLOURS[claim["verdict"]]
             axes.plot([100 * claim["low"], 100 * claim["high"]], [row, row], color=colour, linewidth=4, alpha=0.4)
             axes.plot(100 * claim["value"], row, "o", color=colour, markersize=7)
             axes.plot([100 * claim["bound"]] * 2, [row - 0.3, row + 0.3], color="black", linewidth=1.2)
-            asked = f"{'at least' if claim['test'] == 'at_least' else 'at most'} {100 * claim['bound']:.0f} %"
-            axes.text(107, row, f"{asked}: {claim['verdict']}", va="center", color=colour)
+            axes.text(110, row, claim["verdict"], va="center", color=colour)
         axes.set_yticks(range(len(found)), [label for label, _ in found])
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlim(-4, 104)
@@ -175,7 +174,11 @@ def front(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> tup
         file = io.StringIO()
         figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
     plt.close(figure)
-    words = "; ".join(f"{label}: {100 * claim['value']:.0f} %, {claim['verdict']}" for label, claim in found)
+    words = "; ".join(
+        f"{label}: {100 * claim['value']:.0f} %, {claim['test'].replace('_', ' ')} {100 * claim['bound']:.0f} % is "
+        f"{claim['verdict']}"
+        for label, claim in found
+    )
     return file.getvalue(), f"{words}."
 
 
@@ -197,8 +200,8 @@ def front_figure(folder: Path, claims: Sequence[Mapping[str, Any]], labels: Mapp
         "```{figure} front.svg\n:name: fig-front\n"
         f":alt: Share of a poisoning user's clean pictures that are not recognised. {words}\n\n"
         "What poisoning is worth, trainer by trainer: the share of a user's later, clean pictures that are not "
-        "recognised, with 95 % intervals over users. Every row is a claim of a chapter: the short line is its bound, "
-        "and the words say whether the whole interval lies on the side that the claim says. "
+        "recognised, with 95 % intervals over users. Every row is a claim of a chapter. The short line is its bound, "
+        "at least or at most so much; the word says whether the whole interval lies on the right side of it. "
         "{download}`Numbers (CSV) <front.csv>`\n```"
     )
 

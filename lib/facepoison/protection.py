@@ -217,9 +217,7 @@ def by_person(values: Tensor, people: Tensor) -> Tensor:
         InputError: there are none, or the two differ in length.
     """
     if not len(values) or values.shape != people.shape:
-        raise InputError(
-            f"{tuple(values.shape)} values of {tuple(people.shape)} people; give one person each"
-        )
+        raise InputError(f"{tuple(values.shape)} values of {tuple(people.shape)} people; give one person each")
     return torch.stack([values[people == person].double().mean() for person in people.unique()])  # type: ignore[no-untyped-call]
 
 

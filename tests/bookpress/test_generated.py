@@ -74,7 +74,7 @@ def test_times_are_added_up():
 
 def test_the_first_page_draws_the_claims_that_have_a_label(tmp_path):
     lines = generated.front_figure(tmp_path, [claim("a"), claim("b")], {"b": "Second", "gone": "Gone"})
-    assert "Second: 25 %, supported." in lines
+    assert "Second: 25 %, at least 20 % is supported." in lines
     assert "Gone" not in lines
     assert "<svg" in (tmp_path / "front.svg").read_text()
     header, row = (tmp_path / "front.csv").read_text().splitlines()
