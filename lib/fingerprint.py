@@ -106,8 +106,13 @@ def closure(names: Iterable[str], lib: Path = LIB) -> frozenset[Path]:
 @cache
 def of_modules(*names: str, lib: Path = LIB) -> str:
     """SHA-256 of the code that the named modules run, everything they import from ``lib`` included, by ``of_code``."""
-    files = sorted(closure(names, lib))
-    return of_text(*(f"{path.relative_to(lib)}={of_code(path.read_text(encoding='utf-8'))}" for path in files))
+    return of_sources(closure(names, lib), lib)
+
+
+def of_sources(files: Iterable[Path], root: Path) -> str:
+    """SHA-256 of the names (relative to ``root``) of Python files and of what they do (``of_code``), in any order."""
+    parts = (f"{path.relative_to(root)}={of_code(path.read_text(encoding='utf-8'))}" for path in sorted(files))
+    return of_text(*parts)
 
 
 def commit() -> str:

@@ -39,3 +39,22 @@ def test_a_module_changes_the_hash_of_those_that_import_it_and_of_no_other(tmp_p
 
 def test_text_hash_keeps_boundaries():
     assert fingerprint.of_text("ab", "c") != fingerprint.of_text("a", "bc")
+
+
+def test_words_annotations_and_layout_are_no_code():
+    plain = "def double(x):\n    return 2 * x\n"
+    said = '"""A module."""\n\n\ndef double(x: int) -> int:  # twice\n    """Twice as much."""\n    return (2 * x)\n'
+    assert fingerprint.of_code(plain) == fingerprint.of_code(said)
+
+
+def test_values_defaults_and_fields_are_code():
+    sources = [
+        "class A:\n    x: int\n    y: int = 1\n",
+        "class A:\n    z: int\n    y: int = 1\n",
+        "class A:\n    x: int\n    y: int = 2\n",
+        "class A:\n    y: int = 1\n",
+        "class A:\n    x: int\n    y: int = 1\n\n\ndef f(x=1):\n    return 'x'\n",
+        "class A:\n    x: int\n    y: int = 1\n\n\ndef f(x=2):\n    return 'x'\n",
+        "class A:\n    x: int\n    y: int = 1\n\n\ndef f(x=2):\n    return 'y'\n",
+    ]
+    assert len({fingerprint.of_code(source) for source in sources}) == len(sources)

@@ -246,7 +246,7 @@ def prints(root: Path, notebook: Notebook, run: Run) -> dict[str, str]:
     files = [path for path in data.rglob("*") if path.is_file() and not path.name.startswith(".")]
     return {
         "text": text_print(notebook),
-        "code": fingerprint.of_files(fingerprint.closure(imports(notebook), lib), lib),
+        "code": fingerprint.of_sources(fingerprint.closure(imports(notebook), lib), lib),
         "data": fingerprint.of_files(files, data),
         "parameters": fingerprint.of_text(repr(sorted(values.items())), *folders),
         "libraries": fingerprint.of_text(repr(versions())),

@@ -282,7 +282,7 @@ def found_cells(rows: Mapping[str, Mapping[str, Any]], attacks: Iterable[str]) -
 
 
 def sifted_rows(rows: Iterable[Mapping[str, Any]], names: Callable[[str], str]) -> list[tuple[object, ...]]:
-    """Of the study ``sifting``: attack, policy, leak, protection, clean error, what honest people pay (points)."""
+    """Of the study ``sifting``: attack, policy, leak, protection, clean error, what all others pay (points)."""
     return [
         (
             names(row["attack"]),

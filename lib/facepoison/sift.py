@@ -37,7 +37,7 @@ def sift(
         robust: For pictures set aside; None drops them.
 
     Returns:
-        The outcome; its clean round has the detector too, and so its clean error holds what honest people pay.
+        The outcome; its clean round has the detector too, and so its clean error holds what all others pay.
 
     Raises:
         InputError: flags do not fit the pictures.
