@@ -82,11 +82,14 @@ def module_file(name: str, lib: Path = LIB) -> Path | None:
     return None
 
 
-def closure(names: Iterable[str], lib: Path = LIB) -> frozenset[Path]:
-    """Files under ``lib`` that the named modules are made of, followed through their imports to the end."""
+def closure(names: Iterable[str], lib: Path = LIB, without: Iterable[str] = ()) -> frozenset[Path]:
+    """Files under ``lib`` that the named modules are made of, followed through their imports to the end.
+
+    Modules ``without`` which they are to be taken are passed over, with what these alone import.
+    """
     found: set[Path] = set()
     waiting = set(names)
-    seen: set[str] = set()
+    seen: set[str] = set(without)
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -104,9 +107,9 @@ def closure(names: Iterable[str], lib: Path = LIB) -> frozenset[Path]:
 
 
 @cache
-def of_modules(*names: str, lib: Path = LIB) -> str:
+def of_modules(*names: str, lib: Path = LIB, without: tuple[str, ...] = ()) -> str:
     """SHA-256 of the code that the named modules run, everything they import from ``lib`` included, by ``of_code``."""
-    return of_sources(closure(names, lib), lib)
+    return of_sources(closure(names, lib, without), lib)
 
 
 def of_sources(files: Iterable[Path], root: Path) -> str:

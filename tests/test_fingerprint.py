@@ -26,6 +26,18 @@ def test_closure_follows_imports_of_every_kind(tmp_path):
     assert names == {"a/__init__.py", "a/one.py", "a/two.py", "a/three.py", "b/__init__.py", "b/deep.py"}
 
 
+def test_modules_that_do_not_count_are_passed_over_with_what_they_alone_import(tmp_path):
+    files = {
+        "low.py": "",
+        "keep.py": "import low\nimport deep\n",
+        "deep.py": "",
+        "high.py": "import keep\nimport low\n",
+    }
+    lib = make(tmp_path, files)
+    found = fingerprint.closure(["high"], lib, without=["keep"])
+    assert {path.name for path in found} == {"high.py", "low.py"}
+
+
 def test_a_module_changes_the_hash_of_those_that_import_it_and_of_no_other(tmp_path):
     lib = make(tmp_path, {"low.py": "x = 1\n", "high.py": "import low\n", "apart.py": "y = 1\n"})
     before = {name: fingerprint.of_modules(name, lib=lib) for name in ("low", "high", "apart")}

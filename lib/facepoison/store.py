@@ -28,6 +28,8 @@ from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
 
 Arrays = dict[str, Tensor]
+KEEPING = ("fingerprint", __name__)
+"""Modules that keep results and make none: whoever imports them for that does not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ def key(name: str, by: Sequence[Callable[..., object]], parts: Mapping[str, obje
     Raises:
         TypeError: a part is of a kind that nothing here can stand for.
     """
-    whole = [name, fingerprint.of_modules(*taking_part(by, parts)), describe(parts), versions(), device_kind()]
+    code = fingerprint.of_modules(*taking_part(by, parts), without=KEEPING)
+    whole = [name, code, describe(parts), versions(), device_kind()]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 

@@ -31,7 +31,7 @@ from facepoison.poisons.hardened import hardened
 from facepoison.studies import detecting
 
 AROUND = {"fingerprint.py", "facepoison/store.py", "facepoison/adapt.py"}
-"""What runs around every result and hands on what it is given: keys, files, and the shards of many people's poison."""
+"""What runs around a result and hands on what it is given: keys, files, and the shards of many people's poison."""
 QUICK = replace(detect.RESIDUAL, draws=32, batch=8)
 SHORT = EndToEnd(draws=8, batch=4)
 
@@ -213,6 +213,13 @@ def own_store(tmp_path, monkeypatch):
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path / "store"))
 
 
+def test_what_keeps_results_is_in_the_key_of_none():
+    modules = store.taking_part([experiment.load_extractor, experiment.lowkey], {})
+    files = fingerprint.closure(modules, without=store.KEEPING)
+    assert not {Path(module.__file__) for module in (fingerprint, store)} & files
+    assert {Path(module.__file__) for module in (fingerprint, store)} <= fingerprint.closure(modules)
+
+
 @pytest.mark.parametrize("name", RESULTS)
 def test_an_edit_of_what_takes_part_computes_anew_and_one_of_words_does_not(name, tmp_path, library, watch):
     RESULTS[name](tmp_path / "scratch")
@@ -220,7 +227,7 @@ def test_an_edit_of_what_takes_part_computes_anew_and_one_of_words_does_not(name
     assert watch.files - AROUND
 
     def now():
-        return fingerprint.of_modules.__wrapped__(*watch.modules, lib=library)
+        return fingerprint.of_modules.__wrapped__(*watch.modules, lib=library, without=store.KEEPING)
 
     before = now()
     for file in sorted(watch.files - AROUND):

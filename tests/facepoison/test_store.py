@@ -6,6 +6,7 @@ import torch
 
 from facepoison import store
 from facepoison.errors import InputError
+from facepoison.poisons.lowkey import lowkey
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def test_library_versions_and_device_enter_the_key(monkeypatch):
 
 
 def test_code_enters_the_key():
-    assert store.key("thing", [store.root], {}) != store.key("thing", [], {})
+    assert store.key("thing", [lowkey], {}) != store.key("thing", [], {})
 
 
 def test_failure_leaves_nothing_behind(own_store):
