@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +57,23 @@ def test_half_a_factorial_is_balanced_and_no_two_factors_go_together():
     assert len(runs) == 8 == len({tuple(run.values()) for run in runs})
     assert torch.equal(signs.T @ signs, 8 * torch.eye(4))
     assert torch.equal(signs[:, 3], signs[:, :3].prod(dim=1))
+
+
+@pytest.mark.parametrize("kind", ["even", "skewed", "rates near zero"])
+def test_intervals_of_effects_hold_the_truth_as_often_as_they_say(kind):
+    runs, rng = wait.half_factorial(("a", "b", "c", "d")) * 2, np.random.default_rng(1)
+    hits = []
+    for _ in range(1500):
+        if kind == "even":
+            rest = rng.normal(0, 0.1, 16)
+        elif kind == "skewed":
+            rest = 0.1 * (rng.exponential(1, 16) - 1)
+        else:  # what ten users' probes say of extractors whose true rates differ
+            true = 1 / (1 + np.exp(4 - rng.normal(0, 0.5, 16)))
+            rest = rng.binomial(6, rng.beta(2 * true, 2 * (1 - true), (10, 16))).mean(axis=0) / 6
+        effect = wait.effects(runs, rest + np.array([0.3 * run["a"] for run in runs]))
+        hits += [[each.low <= (0.3 if each.factor == "a" else 0) <= each.high for each in effect]]
+    assert (np.mean(hits, axis=0) >= 0.94).all()
 
 
 def test_effects_are_differences_of_means_with_honest_intervals():

@@ -45,6 +45,9 @@ def test_every_claim_is_recorded_with_all_that_belongs_to_it():
     for claim in claims:
         assert set(claim) >= FIELDS, claim["id"]
         assert claim["source"] in ("computed here", "shipped")
+        assert claim["kind"] in ("fact", "rate", "difference")
+        assert claim["verdict"] in ("supported", "not supported", "inconclusive")
+        assert claim["kind"] == "fact" or claim["low"] <= claim["value"] <= claim["high"]
         assert claim["n"] > 0
     assert claims == json.loads((SITE / "claims.json").read_text())
     if all(claim["registered"] for claim in claims):
