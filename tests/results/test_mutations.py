@@ -14,14 +14,18 @@ ROOT = Path(__file__).parents[2]
 CLEAN = """
 from facepoison import experiment, store
 
+def nearly(pixels):  # a level of one value, so that nothing divides by zero
+    pixels = pixels.clone()
+    pixels[:, 0, 0, 0] ^= 1
+    return pixels
+
 def poison(setting, preset, pixels, networks, public):
-    return store.Kept({"pixels": pixels}, 1.0, True)
+    return store.Kept({"pixels": nearly(pixels)}, 1.0, True)
 
 def poison_users(setting, attack, data, networks, progress=None):
     import torch
     index = torch.cat([data.gallery_of(user) for user in data.users])
-    pixels = data.pictures.pixels[index]
-    return experiment.Poisoned(index, pixels, data.users, 1.0)
+    return experiment.Poisoned(index, nearly(data.pictures.pixels[index]), data.users, 1.0)
 
 experiment.poison, experiment.poison_users = poison, poison_users
 """
@@ -41,14 +45,18 @@ protocol.Data.sides = sides
 
 
 def claims_of(chapter, mutation):
-    """The claims of a chapter, run under a mutation up to the first cell that is tagged as long."""
+    """The claims of a chapter, run under a mutation up to the first cell that is tagged as long.
+
+    What a chapter itself asserts may fail under a mutation; the rest is run all the same.
+    """
     notebook = chapters.read(ROOT / "notebooks" / f"{chapter}.ipynb")
     ids = [cell.id for cell in notebook.cells]
     long = [place for place, cell in enumerate(notebook.cells) if "long" in tags(cell)]
     cells = notebook.cells[: min(long, default=len(ids))]
     cells.insert(ids.index("setup") + 1, v4.new_code_cell(mutation))
     notebook.cells = cells
-    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": ROOT / "notebooks"}}).execute()
+    how = {"kernel_name": "python3", "allow_error_names": ["AssertionError"]}
+    NotebookClient(notebook, resources={"metadata": {"path": ROOT / "notebooks"}}, **how).execute()
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     return [output.metadata["claim"] for output in outputs if "claim" in output.get("metadata", {})]
 
