@@ -36,7 +36,7 @@ def named(text: str) -> Iterator[tuple[str, str]]:
     for mark in MARK.findall(text):
         for part in mark.split(";"):
             claim, equals, word = (piece.strip() for piece in part.partition("="))
-            if claim.startswith(NONE) and not equals:
+            if claim == NONE and not equals:
                 continue
             if not equals or not word:
                 raise PressError(f"verdicts: '{part.strip()}': write it as CLAIM = WORD")

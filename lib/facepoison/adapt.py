@@ -61,13 +61,13 @@ def poison_people(
     Raises:
         InputError: the attack refuses its input, or a file cannot be written.
     """
-    how, attack = decided_by(preset, surrogates, public, seed), maker(preset, surrogates, public, seed)
+    attack = maker(preset, surrogates, public, seed)
     shards: list[Tensor] = []
     start, made = time.perf_counter(), 0
     for some in batches(len(pixels), SHARD):
         clean = pixels[some]
         name = f"{preset.name}-{some.start:05}"
-        path = resumable(folder, name, ".safetensors", pixels=clean, **how)  # type: ignore[arg-type]
+        path = resumable(folder, name, ".safetensors", pixels=clean, **decided_by(attack))
         if not path.is_file():
             poisoned = _poison_each(clean, attack, isinstance(preset, FawkesV03))
             with written_whole(path) as scratch:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -99,17 +99,15 @@ METHODS: dict[type, Callable[..., Tensor]] = {FawkesV03: fawkes_v03, FawkesV1: f
 """The function behind each kind of preset."""
 
 
-def maker(preset: Preset, surrogates: Sequence[Extractor], public: Pictures, seed: int) -> Callable[[Tensor], Tensor]:
+def maker(preset: Preset, surrogates: Sequence[Extractor], public: Pictures, seed: int) -> partial[Tensor]:
     """The attack that a preset belongs to, ready for the pictures of one user, uint8 (N, 3, H, W)."""
     more = {"public": public} if isinstance(preset, FawkesV03) else {}
     return partial(METHODS[type(preset)], surrogates=surrogates, preset=preset, seed=seed, **more)
 
 
-def decided_by(preset: Preset, surrogates: Sequence[Extractor], public: Pictures, seed: int) -> dict[str, object]:
-    """What decides a poison besides the pictures that it is made of, for ``store``: its code and its inputs."""
-    targets = {"public": public} if isinstance(preset, FawkesV03) else {}
-    code = [METHODS[type(preset)], load_extractor]
-    return {"by": code, "preset": preset, "surrogates": list(surrogates), "seed": seed, **targets}
+def decided_by(attack: partial[Tensor]) -> dict[str, Any]:
+    """What decides a poison of ``maker`` besides the pictures, for ``store``: its code, and all that it was given."""
+    return {"by": [attack.func, load_extractor], **attack.keywords}
 
 
 def poison(
@@ -130,7 +128,7 @@ def poison(
         "poison",
         lambda: {"pixels": attack(pixels)},
         pixels=pixels,
-        **decided_by(preset, surrogates, public, setting.seed),  # type: ignore[arg-type]
+        **decided_by(attack),
     )
 
 

@@ -121,7 +121,7 @@ def resumable(folder: Path, name: str, suffix: str, *, by: Sequence[Callable[...
     Args:
         folder: Where to.
         name: What the result is, for people who look into the folder.
-        suffix: How the file's name ends; empty for a folder of several files.
+        suffix: How the file's name ends.
         by: As of ``key``.
         parts: As of ``key``.
     """

@@ -52,7 +52,7 @@ def test_a_definition_may_rest_on_nothing():
     assert verdicts.filled("A word. <!-- verdicts: none -->", CLAIMS, "", "page") == ("A word.", [])
 
 
-@pytest.mark.parametrize("mark", ["a", "a =", "a supported"])
+@pytest.mark.parametrize("mark", ["a", "a =", "a supported", "nonsense"])
 def test_a_mark_of_another_form_is_refused(mark):
     with pytest.raises(PressError, match="write it as CLAIM = WORD"):
         verdicts.filled(f"<!-- verdicts: {mark} -->", CLAIMS, "", "page")

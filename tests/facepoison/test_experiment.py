@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -44,7 +45,8 @@ def attack_named(monkeypatch, name, function):
     real = experiment.maker
 
     def maker(asked, *rest):
-        return function if asked == preset else real(asked, *rest)
+        named = partial(lambda pixels, preset: function(pixels), preset=preset)
+        return named if asked == preset else real(asked, *rest)
 
     monkeypatch.setattr(experiment, "maker", maker)
 
@@ -276,7 +278,7 @@ def test_what_is_shipped_is_made_anew_with_a_card(monkeypatch, data, extractor, 
     networks = dict.fromkeys((setting.undefended, *setting.surrogates), extractor)
     monkeypatch.setattr(experiment, "load_data", lambda setting: data)
     monkeypatch.setattr(experiment, "load_extractors", lambda setting: networks)
-    monkeypatch.setattr(experiment, "maker", lambda *rest: torch.clone)
+    monkeypatch.setattr(experiment, "maker", lambda *rest: partial(keep))
     monkeypatch.setattr(experiment.shipped.ship, "__defaults__", (tmp_path,))
     lines = []
     experiment.ship(setting, lines.append)

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 
 from facepoison import protocol, tables
 from facepoison.errors import InputError
+from facepoison.intervals import share_interval
 from facepoison.protection import Rate
 from facepoison.studies import adapting
 
@@ -135,6 +137,22 @@ def test_precision_falls_with_false_alarms_and_so_do_its_ends():
     for bad in ((Rate(0.1, 4, 8, 0.0, 0.5), false), (found, Rate(0.0, 500, 5000, 0.0, 0.01))):
         with pytest.raises(InputError, match="ask more people"):
             tables.precision_of_people(*bad, 0.01)
+
+
+def test_intervals_of_precision_hold_the_truth_as_often_as_they_say():
+    rng, base, hits = np.random.default_rng(1), 0.01, []
+
+    def rate(mean, people, pictures):
+        own = (
+            rng.binomial(pictures, rng.beta(4 * mean, 4 * (1 - mean), people)) / pictures
+        )  # correlation .2 in a person
+        return Rate(own.mean(), people, people * pictures, *share_interval(own, people * pictures))
+
+    true = 0.9 * base / (0.9 * base + 0.01 * (1 - base))
+    for _ in range(1000):
+        found = tables.precision_of_people(rate(0.9, 40, 10), rate(0.01, 500, 5), base)
+        hits.append(found.low <= true <= found.high)
+    assert np.mean(hits) >= 0.94
 
 
 def test_points_of_curves_are_found_and_said():
