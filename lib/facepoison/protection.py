@@ -15,8 +15,8 @@ from facepoison.intervals import (
     CONFIDENCE,
     area_interval,
     difference_interval,
-    mean_interval,
     mean_of,
+    median_interval,
     of_two,
     share_interval,
 )
@@ -84,18 +84,8 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One error minus another of the same users: the mean of their differences, -1 to 1, with its interval."""
-
-    value: float
-    n: int
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over people of something that is no share (decibels, levels, a cosine, an area), with its interval."""
+class Estimate:
+    """A number over people that is no rate, with its interval: a difference of two rates, a median, an area."""
 
     value: float
     n: int
@@ -161,22 +151,22 @@ def share(hits: Tensor, people: Tensor, confidence: float = CONFIDENCE) -> Rate:
     return Rate(float(shares.mean()), len(shares), len(hits), low, high)
 
 
-def mean_of_people(values: Tensor, people: Tensor, confidence: float = CONFIDENCE) -> Mean:
-    """A mean over people of what was measured on their pictures, each person counting alike.
+def median_of_people(values: Tensor, people: Tensor, confidence: float = CONFIDENCE) -> Estimate:
+    """The median over people of what was measured on their pictures, of which each person has the mean.
 
     Args:
         values: Of each picture, (N,).
         people: Whose it is, int64 (N,).
-        confidence: Of the interval, Student's over people's means; see ``intervals.mean_interval``.
+        confidence: Of the interval; see ``intervals.median_interval``.
 
     Raises:
         InputError: there are none, or the two differ in length.
     """
     means = by_person(values, people)
-    return Mean(float(means.mean()), len(means), *mean_interval(means.tolist(), confidence))
+    return Estimate(float(means.quantile(0.5)), len(means), *median_interval(means.tolist(), confidence))
 
 
-def area_of_people(clean: Tensor, poisoned: Tensor, people: Tensor) -> Mean:
+def area_of_people(clean: Tensor, poisoned: Tensor, people: Tensor) -> Estimate:
     """``detect.area`` of the same people's clean and poisoned pictures with its interval over people.
 
     Args:
@@ -186,7 +176,7 @@ def area_of_people(clean: Tensor, poisoned: Tensor, people: Tensor) -> Mean:
     """
     who = people.tolist()
     value, low, high = area_interval(clean.tolist(), who, poisoned.tolist(), who)
-    return Mean(value, len(set(who)), low, high)
+    return Estimate(value, len(set(who)), low, high)
 
 
 def rank_one(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: Tensor) -> Rate:
@@ -221,7 +211,7 @@ def by_person(values: Tensor, people: Tensor) -> Tensor:
     return torch.stack([values[people == person].double().mean() for person in people.unique()])  # type: ignore[no-untyped-call]
 
 
-def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Difference:
+def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Estimate:
     """How much larger the users' errors are in ``a`` than in ``b``, paired by user.
 
     Raises:
@@ -234,7 +224,7 @@ def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Differ
 
 def paired(
     first: Tensor | Sequence[float], second: Tensor | Sequence[float], confidence: float = CONFIDENCE
-) -> Difference:
+) -> Estimate:
     """The mean over people of one share less another of the same person; see ``intervals.difference_interval``.
 
     Args:
@@ -249,23 +239,23 @@ def paired(
     if one.shape != other.shape or not len(one):
         raise InputError(f"difference: {len(one)} people and {len(other)}; give both shares of each")
     gaps = (one - other).tolist()
-    return Difference(sum(gaps) / len(gaps), len(gaps), *difference_interval(gaps, confidence))
+    return Estimate(sum(gaps) / len(gaps), len(gaps), *difference_interval(gaps, confidence))
 
 
-def apart(first: Rate | Mean, second: Rate | Mean) -> Difference:
+def apart(first: Rate | Estimate, second: Rate | Estimate) -> Estimate:
     """One rate less another where nothing but their intervals is known; see ``intervals.of_two``.
 
     Of the same people they rise and fall together, and the interval is wider than it need be.
     """
     ends = of_two((first.value, first.low, first.high), (second.value, second.low, second.high))
-    return Difference(first.value - second.value, min(first.n, second.n), *ends)
+    return Estimate(first.value - second.value, min(first.n, second.n), *ends)
 
 
-def averaged(rates: Iterable[Rate]) -> Mean:
+def averaged(rates: Iterable[Rate]) -> Estimate:
     """The mean of several rates of the same people; see ``intervals.mean_of``."""
     known = list(rates)
     ends = mean_of((each.value, each.low, each.high) for each in known)
-    return Mean(sum(each.value for each in known) / len(known), min(each.n for each in known), *ends)
+    return Estimate(sum(each.value for each in known) / len(known), min(each.n for each in known), *ends)
 
 
 def named(result: Protection, user: int) -> list[bool]:

@@ -18,7 +18,7 @@ from torch import Tensor
 import fingerprint
 from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
-from facepoison.protection import Difference, Rate
+from facepoison.protection import Estimate, Rate
 from facepoison.protocol import PROTOCOL
 from facepoison.store import Arrays, describe, written_whole
 
@@ -176,8 +176,8 @@ def _revived(cell: object) -> object:
     keys = cell.keys() if isinstance(cell, dict) else set()
     if isinstance(cell, dict) and keys == {field.name for field in fields(Rate)}:
         return Rate(**cell | {"clean_error": _revived(cell["clean_error"])})
-    if isinstance(cell, dict) and keys == {field.name for field in fields(Difference)}:
-        return Difference(**cell)
+    if isinstance(cell, dict) and keys == {field.name for field in fields(Estimate)}:
+        return Estimate(**cell)
     return cell
 
 

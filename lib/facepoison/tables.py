@@ -10,7 +10,7 @@ from facepoison.detect import precision
 from facepoison.errors import InputError
 from facepoison.experiment import called
 from facepoison.intervals import of_two
-from facepoison.protection import Mean, Rate, averaged
+from facepoison.protection import Estimate, Rate, averaged
 
 Row = Mapping[str, Any]
 
@@ -145,7 +145,7 @@ def left_out(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
     return by_attack([row for row in rows if row["detector"] == f"all but {called(row['attack'])}"], "handling")
 
 
-def mean_found(table: Mapping[Any, Mapping[str, Row]]) -> Mean:
+def mean_found(table: Mapping[Any, Mapping[str, Row]]) -> Estimate:
     """What detectors find, the mean over all of a table of ``by_attack``, whose users are the same."""
     return averaged(row["found"] for rows in table.values() for row in rows.values())
 
@@ -170,30 +170,34 @@ def per_million(at: Mapping[str, tuple[float, float]]) -> str:
 
 
 def precision_percent(row: Row, base: float) -> str:
-    """Precision in per cent where a share ``base`` is poisoned, and its range over that of the false alarms."""
-    found, false = row["found"].value, row["false_alarms"]
-    value, low, high = (100 * precision(found, each, base) for each in (false.value, false.high, false.low))
+    """Precision in per cent where a share ``base`` is poisoned, and its interval."""
+    precise = precision_of_people(row["found"], row["false_alarms"], base)
+    value, low, high = (100 * each for each in (precise.value, precise.low, precise.high))
     return f"{value:.0f}\N{NO-BREAK SPACE}[{low:.0f},\N{NO-BREAK SPACE}{high:.0f}]"
 
 
-def precision_of_people(found: Rate, false_alarms: Rate, base: float) -> Mean:
+def precision_of_people(found: Rate, false_alarms: Rate, base: float) -> Estimate:
     """``detect.precision`` with its interval, from rates of two sets of people that have nothing to do with each other.
 
     Precision falls with the logarithm of false alarms less that of what is found, and so do its ends; see
-    ``intervals.of_two``.
+    ``intervals.of_two``. Where one of the two is 0 there is no such logarithm, and the ends are those of both rates at
+    their worst and at their best.
 
     Raises:
-        InputError: nothing was found, or there was no false alarm, so that their ratio cannot be taken.
+        InputError: nothing was flagged at all.
     """
-    if not found.low or not false_alarms.value:
-        raise InputError(f"precision: found {found.low} or more, {false_alarms.value} false alarms; ask more people")
+    if not found.value and not false_alarms.value:
+        raise InputError("precision: nothing found and no false alarm; ask more people")
+    value, n = precision(found.value, false_alarms.value, base), min(found.n, false_alarms.n)
+    if not found.value or not false_alarms.value:
+        least = precision(found.low, false_alarms.high, base)
+        return Estimate(value, n, least, precision(found.high, false_alarms.low, base))
     logs = [
         tuple(math.log(max(end, 1e-300)) for end in (rate.value, rate.low, rate.high))  # an end may be 0
         for rate in (false_alarms, found)
     ]
     high, low = (1 / (1 + (1 - base) / base * math.exp(end)) for end in of_two(*logs))  # type: ignore[arg-type]
-    value = precision(found.value, false_alarms.value, base)
-    return Mean(value, min(found.n, false_alarms.n), low, high)
+    return Estimate(value, n, low, high)
 
 
 def lesson(name: str) -> str:

@@ -145,10 +145,14 @@ def half_factorial(factors: Sequence[str]) -> list[dict[str, int]]:
 def effects(levels: Sequence[Mapping[str, int]], response: Iterable[float], confidence: float = 0.95) -> list[Effect]:
     """Main effects in a balanced design of two levels, by least squares; what they leave over is taken as error.
 
+    The error may be larger at one level of a factor than at the other: as in Welch's test (Biometrika 34, 1947) the
+    degrees of freedom of Student's t are those that Satterthwaite's rule gives, all of them where both are alike and
+    half where one level has all of the error.
+
     Args:
         levels: Of each run, 0 or 1 by factor.
         response: Of each run.
-        confidence: Of the intervals (Student's t).
+        confidence: Of the intervals.
 
     Raises:
         InputError: there are too few runs to tell effects from error, or their numbers differ.
@@ -160,9 +164,12 @@ def effects(levels: Sequence[Mapping[str, int]], response: Iterable[float], conf
         raise InputError(f"effects: {len(levels)} runs, {len(y)} responses, {len(factors)} factors; give more runs")
     x = torch.tensor([[1.0, *(2 * run[factor] - 1 for factor in factors)] for run in levels], dtype=torch.float64)
     found = torch.linalg.lstsq(x, y).solution
-    spread = float((y - x @ found).square().sum() / free) ** 0.5
-    margin = float(stats.t.ppf((1 + confidence) / 2, free)) * 2 * spread / len(y) ** 0.5
-    return [
-        Effect(factor, 2 * each, 2 * each - margin, 2 * each + margin, len(y))
-        for factor, each in zip(factors, found[1:].tolist(), strict=True)
-    ]
+    left = (y - x @ found).square()
+    error = 2 * float(left.sum() / free / len(y)) ** 0.5
+    effects = []
+    for place, factor in enumerate(factors, start=1):
+        one, other = (float(left[x[:, place] == side].sum()) for side in (-1, 1))
+        known = free / 2 * (one + other) ** 2 / (one**2 + other**2) if one + other else free
+        value, margin = 2 * float(found[place]), float(stats.t.ppf((1 + confidence) / 2, known)) * error
+        effects.append(Effect(factor, value, value - margin, value + margin, len(y)))
+    return effects

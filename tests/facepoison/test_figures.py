@@ -7,7 +7,7 @@ import torch
 from bs4 import BeautifulSoup
 
 from facepoison import figures, widgets
-from facepoison.protection import Answers, Difference, Protection, Rate
+from facepoison.protection import Answers, Estimate, Protection, Rate
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_a_slider_with_a_kernel_draws_anew():
 
 @pytest.mark.parametrize(("value", "said"), [(0.031, "+3"), (-0.002, "0"), (0.004, "0"), (-0.1, "-10")])
 def test_points_have_a_sign_unless_there_are_none(value, said):
-    assert figures.points(Difference(value, 4, -0.2, 0.2)) == f"{said}\N{NO-BREAK SPACE}[-20,\N{NO-BREAK SPACE}+20]"
+    assert figures.points(Estimate(value, 4, -0.2, 0.2)) == f"{said}\N{NO-BREAK SPACE}[-20,\N{NO-BREAK SPACE}+20]"
 
 
 CURVES = {"easy": [(0.0, 0.5), (0.01, 0.99), (1.0, 1.0)], "hard": [(0.01, 0.1), (0.0, 0.0), (1.0, 1.0)]}
@@ -221,7 +221,7 @@ def test_rows_of_detectors_hold_what_was_found_and_the_false_alarms():
 def test_rows_of_what_trainers_do_and_of_the_reply_are_in_the_order_of_their_tables():
     rate = Rate(0.5, 4, 8, 0.25, 0.75, Rate(0.0, 4, 8, 0.0, 0.5))
     sifted = {"attack": "a", "policy": "drop", "leak": "nothing leaked", "protection": rate}
-    (cells,) = figures.sifted_rows([sifted | {"paid": Difference(0.01, 4, -0.5, 0.5)}], str.upper)
+    (cells,) = figures.sifted_rows([sifted | {"paid": Estimate(0.01, 4, -0.5, 0.5)}], str.upper)
     assert cells[:3] == ("A", "drop", "nothing leaked")
     assert [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in cells[3:]] == [
         "50 [25, 75]",

@@ -10,8 +10,8 @@ from facepoison.errors import InputError
 from facepoison.intervals import (
     area_interval,
     difference_interval,
-    mean_interval,
     mean_of,
+    median_interval,
     of_two,
     share_interval,
     unseen,
@@ -37,7 +37,7 @@ def test_value_is_inside_and_more_confidence_is_wider(n):
     for value, ends in (
         (shares.mean(), [share_interval(shares, 6 * n, level) for level in levels]),
         (gaps.mean(), [difference_interval(gaps, level) for level in levels]),
-        (gaps.mean(), [mean_interval(gaps, level) for level in levels]),
+        (np.median(gaps), [median_interval(gaps, level) for level in levels]),
         (area_interval(*scores(n))[0], [area_interval(*scores(n), level)[1:] for level in levels]),
     ):
         for low, high in ends:
@@ -95,20 +95,13 @@ def test_random_weights_are_those_of_dirichlet():
         assert difference_interval(gaps) == pytest.approx(drawn, abs=0.01)
 
 
-def test_mean_interval_is_students_and_reaches_further_along_a_tail():
-    values = people(12, high=40)
-    even = np.concatenate([values, 40 - values])
-    low, high = stats.ttest_1samp(even, 0).confidence_interval(0.95)
-    assert mean_interval(torch.tensor(even)) == pytest.approx((low, high))
-    skewed = values**3
-    low, high = stats.ttest_1samp(skewed, 0).confidence_interval(0.95)
-    moment = stats.kstat(skewed, 3) / (6 * stats.kstat(skewed, 2) * 12)
-    shift = moment * (1 + 2 * stats.t.ppf(0.975, 11) ** 2)
-    assert shift > 0
-    assert mean_interval(skewed) == pytest.approx((low, high + shift))
-    assert mean_interval(-skewed) == pytest.approx((-high - shift, -low))
-    assert mean_interval([3.0]) == (-np.inf, np.inf)
-    assert mean_interval([3.0, 3.0]) == (3.0, 3.0)
+def test_median_interval_is_made_of_peoples_own_values():
+    values = people(20, high=40)
+    test = stats.quantile_test(values).confidence_interval(0.95)  # scipy's ends, found by another way
+    assert median_interval(torch.tensor(values)) == pytest.approx((test.low, test.high))
+    assert median_interval(np.exp(values)) == pytest.approx((np.exp(test.low), np.exp(test.high)))
+    assert median_interval([3.0] * 6) == (3.0, 3.0)
+    assert median_interval([3.0] * 5) == (-np.inf, np.inf)  # all on one side of the median: 1 in 16
 
 
 def test_area_is_that_of_the_ranks_and_counts_people():
@@ -189,7 +182,8 @@ def test_coverage_where_few_people_change():
     ends = np.stack(intervals.bounded_ends([0.0, 1.0], np.stack([n - changed, changed], axis=1), -1.0, 1.0), axis=1)
     assert difference_interval(gaps[0]) == pytest.approx(ends[0].tolist())
     assert covered(truth, ends) >= 0.93
-    assert covered(truth, [mean_interval(row) for row in gaps]) < 0.85
+    mean, variance = gaps.mean(axis=1), gaps.var(axis=1, ddof=1) / n
+    assert covered(truth, np.stack(intervals.t_ends(mean, variance, n), axis=1)) < 0.85
 
 
 def test_coverage_of_areas():
@@ -207,7 +201,7 @@ def test_coverage_of_areas():
         lambda: share_interval([0.5, 0.5], 4, 1.0),
         lambda: difference_interval([0.5, -1.5]),
         lambda: difference_interval([[0.5]]),
-        lambda: mean_interval([1.0, np.nan]),
+        lambda: median_interval([1.0, np.nan]),
         lambda: area_interval([1.0], [0, 1], [2.0], [0]),
         lambda: of_two((0.5, 0.6, 0.7), (0.5, 0.4, 0.7)),
         lambda: mean_of([]),

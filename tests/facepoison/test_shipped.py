@@ -6,7 +6,7 @@ import torch
 
 from facepoison import shipped
 from facepoison.errors import InputError
-from facepoison.protection import Difference, Rate
+from facepoison.protection import Estimate, Rate
 
 INPUTS = {"attack": "x", "seed": 1, "surrogates": {"a": "0"}}
 
@@ -62,7 +62,7 @@ def test_no_file_that_ships_is_above_five_megabytes_and_each_has_its_card():
 def test_tables_come_back_as_they_were_and_say_where_they_are_from(tmp_path):
     clean = Rate(0.0, 4, 24, 0.0, 0.6)
     rows = [{"attack": "lowkey", "share": {"a": 1}, "protection": Rate(0.5, 4, 24, 0.1, 0.9, clean)}, {"none": clean}]
-    rows[1]["lost"] = Difference(0.1, 4, -0.1, 0.3)
+    rows[1]["lost"] = Estimate(0.1, 4, -0.1, 0.3)
     asked = {"users": 4, "pictures": torch.zeros(2, 3)}
     path = shipped.write_table(
         "t",

@@ -134,9 +134,13 @@ def test_precision_falls_with_false_alarms_and_so_do_its_ends():
     corners = [0.01 * f / (0.01 * f + 0.99 * a) for f, a in ((0.8, 0.02), (0.95, 0.005))]
     assert corners[0] < rare.low < rare.high < corners[1]  # both at their worst at once is rarer than either
     assert tables.precision_of_people(found, Rate(0.01, 500, 5000, 0.0, 0.02), 0.01).high == 1.0
-    for bad in ((Rate(0.1, 4, 8, 0.0, 0.5), false), (found, Rate(0.0, 500, 5000, 0.0, 0.01))):
-        with pytest.raises(InputError, match="ask more people"):
-            tables.precision_of_people(*bad, 0.01)
+    none = Rate(0.0, 500, 5000, 0.0, 0.01)
+    clean = tables.precision_of_people(found, none, 0.01)  # no false alarm seen says that there are few
+    assert (clean.value, clean.low, clean.high) == (1.0, pytest.approx(0.008 / (0.008 + 0.0099)), 1.0)
+    missed = tables.precision_of_people(none, false, 0.01)
+    assert (missed.value, missed.low, missed.high) == (0.0, 0.0, pytest.approx(0.0001 / (0.0001 + 0.99 * 0.005)))
+    with pytest.raises(InputError, match="ask more people"):
+        tables.precision_of_people(none, none, 0.01)
 
 
 def test_intervals_of_precision_hold_the_truth_as_often_as_they_say():
@@ -168,8 +172,8 @@ def test_points_of_curves_are_found_and_said():
     assert said == "of a million each, 1,000 clean pictures flagged; missed: 600,000 of Fawkes, 0 of LowKey"
 
 
-def test_precision_has_the_range_that_the_false_alarms_give_it():
-    row = {"found": of(1.0), "false_alarms": Rate(0.01, 4, 8, 0.0, 0.99)}
+def test_precision_is_shown_with_its_interval():
+    row = {"found": Rate(0.99, 9, 90, 0.9, 1.0), "false_alarms": Rate(0.01, 9, 90, 0.0, 0.99)}
     assert tables.precision_percent(row, 0.01).split() == ["50", "[1,", "100]"]
 
 

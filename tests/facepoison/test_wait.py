@@ -59,7 +59,7 @@ def test_half_a_factorial_is_balanced_and_no_two_factors_go_together():
     assert torch.equal(signs[:, 3], signs[:, :3].prod(dim=1))
 
 
-@pytest.mark.parametrize("kind", ["even", "skewed", "rates near zero"])
+@pytest.mark.parametrize("kind", ["even", "skewed", "rates near zero", "uneven"])
 def test_intervals_of_effects_hold_the_truth_as_often_as_they_say(kind):
     runs, rng = wait.half_factorial(("a", "b", "c", "d")) * 2, np.random.default_rng(1)
     hits = []
@@ -68,6 +68,8 @@ def test_intervals_of_effects_hold_the_truth_as_often_as_they_say(kind):
             rest = rng.normal(0, 0.1, 16)
         elif kind == "skewed":
             rest = 0.1 * (rng.exponential(1, 16) - 1)
+        elif kind == "uneven":
+            rest = rng.normal(0, [0.4 if run["a"] else 0.02 for run in runs])
         else:  # what ten users' probes say of extractors whose true rates differ
             true = 1 / (1 + np.exp(4 - rng.normal(0, 0.5, 16)))
             rest = rng.binomial(6, rng.beta(2 * true, 2 * (1 - true), (10, 16))).mean(axis=0) / 6
