@@ -178,9 +178,9 @@ def fit_linear(
 
     Each standardises its own gallery and then minimises sum_i -log p(label_i) + |weight|^2 / 2, which is the
     multinomial logistic regression that scikit-learn calls ``LogisticRegression(C=1)``: the bias is free. Newton's
-    method with conjugate gradients (Nocedal and Wright 2006, chapter 7) solves many rounds at a time, each from the
-    clean gallery's solution, until the gradient is no longer than ``TOLERANCE``. As the penalty makes the objective
-    1-strongly convex in the weights, these are then within about ``TOLERANCE`` of the exact ones.
+    method with preconditioned conjugate gradients (Nocedal and Wright 2006, chapters 5 and 7) solves the rounds, each
+    from the clean gallery's solution, until the gradient is no longer than ``TOLERANCE``. As the penalty makes the
+    objective 1-strongly convex in the weights, these are then within about ``TOLERANCE`` of the exact ones.
 
     Args:
         gallery: Clean unit embeddings (G, D).
@@ -222,7 +222,9 @@ def fit_linear(
 
     (clean,), start = solved([], None)
     users, rounds = list(poisoned), list[Linear]()
-    for some in batches(len(users), max(1, CELLS // (len(gallery) * len(identities)))):
+    # what one round needs stays in a processor's cache, what many need does not; a GPU wants many
+    at_once = CELLS // (len(gallery) * len(identities)) if gallery.is_cuda else 1
+    for some in batches(len(users), max(1, at_once)):
         rounds += solved(users[some], start)[0]
     return clean, dict(zip(users, rounds, strict=True))
 
@@ -238,6 +240,7 @@ def _logistic(rows: Tensor, labels: Tensor, n: int, start: Tensor | None) -> Ten
         log_p = (rows @ weights).log_softmax(dim=2)
         return -(log_p * truth).sum(dim=(1, 2)) + (weights.square() * penalty).sum(dim=(1, 2)) / 2, log_p
 
+    eased = None if start is None else _inverse_blocks(rows[0], (rows[0] @ start[0]).softmax(dim=1), penalty)
     going = torch.arange(len(rows), device=rows.device)  # rounds that are not there yet
     for _ in range(NEWTON_STEPS):
         now, x = weights[going], rows[going]
@@ -251,7 +254,7 @@ def _logistic(rows: Tensor, labels: Tensor, n: int, start: Tensor | None) -> Ten
         if not bool(left.all()):
             going, now, x, value, p = going[left], now[left], x[left], value[left], p[left]
             gradient, length = gradient[left], length[left]
-        step = _newton_step(x, p, penalty, gradient, length)
+        step = _newton_step(x, p, penalty, gradient, length, eased)
         slope = (gradient * step).sum(dim=(1, 2))
         size = torch.ones_like(value)
         for _ in range(HALVINGS):
@@ -268,24 +271,52 @@ def _logistic(rows: Tensor, labels: Tensor, n: int, start: Tensor | None) -> Ten
     )
 
 
-def _newton_step(x: Tensor, p: Tensor, penalty: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
-    """About -gradient / Hessian, by conjugate gradients on all rounds at once."""
-    step, residual = torch.zeros_like(gradient), -gradient
-    direction, squared = residual.clone(), length.square()
-    enough = (length * length.sqrt().clamp(max=0.1)).square()  # ever more exact: convergence is faster than linear
+def _inverse_blocks(x: Tensor, p: Tensor, penalty: Tensor) -> Tensor:
+    """Inverses (n, D, D) of the parts of a round's Hessian that belong to one identity each, to precondition with."""
+    parts = torch.stack([x.T @ (each[:, None] * x) for each in (p * (1 - p)).T])
+    parts += torch.diag(penalty.flatten() + 1e-6)  # the bias has no penalty
+    inverses: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(parts))
+    return inverses
+
+
+def _newton_step(
+    x: Tensor, p: Tensor, penalty: Tensor, gradient: Tensor, length: Tensor, eased: Tensor | None
+) -> Tensor:
+    """About -gradient / Hessian, by conjugate gradients on all rounds at once.
+
+    In single precision: what is missed in one step the next one makes good, whose gradient is double.
+
+    Args:
+        x: As in ``_logistic`` (R, G, D).
+        p: Probabilities (R, G, n).
+        penalty: (D, 1).
+        gradient: (R, D, n).
+        length: Its length (R,).
+        eased: Of ``_inverse_blocks``, for rounds that start near a solution; None: without.
+    """
+    x, p, penalty, residual = x.float(), p.float(), penalty.float(), -gradient.float()
+    eased = None if eased is None else eased.float()
+
+    def ease(residual: Tensor) -> Tensor:
+        return residual if eased is None else (eased @ residual.permute(2, 1, 0)).permute(2, 1, 0)
+
+    enough = length * length.sqrt().clamp(max=0.3)  # ever more exact: convergence is faster than linear
+    step, direction = torch.zeros_like(residual), ease(residual)
+    along = (residual * direction).sum(dim=(1, 2))
     for _ in range(CONJUGATE_STEPS):
+        going = residual.norm(dim=(1, 2)) > enough
+        if not bool(going.any()):
+            break
         turned = x @ direction
         turned = p * (turned - (p * turned).sum(dim=2, keepdim=True))
         image = x.mT @ turned + penalty * direction
-        going = squared > enough
-        if not bool(going.any()):
-            break
-        along = torch.where(going, squared / (direction * image).sum(dim=(1, 2)), 0.0)[:, None, None]
-        step += along * direction
-        residual -= along * image
-        before, squared = squared, residual.square().sum(dim=(1, 2))
-        direction = residual + (squared / before.clamp(min=1e-300))[:, None, None] * direction
-    return step
+        size = torch.where(going, along / (direction * image).sum(dim=(1, 2)), 0.0)[:, None, None]
+        step += size * direction
+        residual -= size * image
+        easier = ease(residual)
+        before, along = along, (residual * easier).sum(dim=(1, 2))
+        direction = easier + (along / before.clamp(min=1e-30))[:, None, None] * direction
+    return step.double()
 
 
 def linear_rounds(
