@@ -213,14 +213,15 @@ def made_here(data: Data, poisoned: Poisoned) -> Poisoned:
 
 def poison_inputs(setting: Setting, attack: str, networks: Mapping[str, Extractor]) -> dict[str, object]:
     """What decides a poison of a setting whoever posts it, as cards of what comes with the book name it."""
+    preset = find_preset(attack)
     return {
         "attack": attack,
-        "preset": PRESETS[attack],
-        "surrogates": {name: networks[name] for name in surrogates_of(setting, PRESETS[attack])},
+        "preset": preset,
+        "surrogates": {name: networks[name] for name in surrogates_of(setting, preset)},
         "dataset": setting.dataset if setting.made else "folder",
         "seed": setting.seed,
         "size": setting.size,
-        "public": read_protocol()["public"] if isinstance(PRESETS[attack], FawkesV03) else None,
+        "public": read_protocol()["public"] if isinstance(preset, FawkesV03) else None,
     }
 
 
