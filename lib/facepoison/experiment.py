@@ -317,7 +317,7 @@ def retrain(
             rounds_file(attack, training), rounds_inputs(setting, attack, published, extractor, preset, training)
         )
         played = {} if kept is None else rounds_left(setting, attack, training, tuple(published), kept.arrays)
-    seed = generator(setting.seed, "end to end", training).initial_seed()
+    seed = training_seed(setting, training)
     gallery, labels, probes, asked = data.sides(data.pictures.pixels)
     gallery = torch.cat([gallery, *(each.pixels for each in known)])
     labels = torch.cat([labels, *(each.identities for each in known)])
@@ -334,6 +334,11 @@ def retrain(
         play=play_kept,
         played=played,
     )
+
+
+def training_seed(setting: Setting, training: int) -> int:
+    """The seed of all end-to-end rounds of a training by its number."""
+    return generator(setting.seed, "end to end", training).initial_seed()
 
 
 def rounds_file(attack: str, training: int) -> str:
