@@ -13,14 +13,24 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from facepoison import shipped
 from facepoison.device import batches
-from facepoison.experiment import Preset, Progress, decided_by, find_preset, maker, poison
+from facepoison.experiment import (
+    Preset,
+    Progress,
+    decided_by,
+    find_preset,
+    maker,
+    poison_each,
+    poison_inputs,
+    surrogates_of,
+)
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import EndToEnd, fine_tune
 from facepoison.pictures import Pictures
 from facepoison.poisons.fawkes_v03 import FawkesV03
-from facepoison.protocol import Data, Setting
+from facepoison.protocol import Data, Setting, read_protocol
 from facepoison.store import Arrays, of_weights, remember, resumable, written_whole
 
 SHARD = 10  # people in one file of poisoned pictures
@@ -99,6 +109,8 @@ def poison_public(
     people: int,
     pictures: int,
     progress: Progress | None = None,
+    *,
+    anew: bool = False,
 ) -> tuple[Pictures, Pictures]:
     """What a small robust training learns from: public people, and poison that the trainer made of some of them.
 
@@ -110,6 +122,7 @@ def poison_public(
         people: How many people are poisoned, the first ones.
         pictures: How many pictures of each person are taken, the first ones, or as many as there are.
         progress: Told of every person done.
+        anew: Make everybody's poison, whatever comes with the book.
 
     Returns:
         All public people's clean pictures, and the poisoned ones, numbered alike.
@@ -117,14 +130,25 @@ def poison_public(
     who = data.public.identities
     everybody = range(len(data.public.names))
     clean = data.public.take(torch.cat([(who == each).nonzero().flatten()[:pictures] for each in everybody]))
-    poisoned: list[Tensor] = []
     some = clean.take((clean.identities < people).nonzero().flatten())
-    for each in some.identities.unique().tolist():  # type: ignore[no-untyped-call]
-        made = poison(setting, find_preset(attack), some.of(each).pixels, networks, data.public)
-        poisoned.append(made.arrays["pixels"])
-        if progress:
-            progress(len(poisoned), min(people, len(everybody)))
-    return clean, replace(some, pixels=torch.cat(poisoned))
+    posted = [some.of(each).pixels for each in some.identities.unique().tolist()]  # type: ignore[no-untyped-call]
+    inputs = public_inputs(setting, attack, networks, people, pictures)
+    kept = None if anew else shipped.find(public_file(setting, attack), inputs)
+    pixels, _, _ = poison_each(setting, attack, posted, networks, data.public, kept, progress)
+    return clean, replace(some, pixels=pixels)
+
+
+def public_file(setting: Setting, attack: str) -> str:
+    """Name of the file of poisoned public pictures that come with the book, without ending."""
+    return "-".join(["public", attack, "on", *surrogates_of(setting, find_preset(attack))])
+
+
+def public_inputs(
+    setting: Setting, attack: str, networks: Mapping[str, Extractor], people: int, pictures: int
+) -> dict[str, object]:
+    """What decides the poison of public people, as the card of what comes with the book names it."""
+    known = {"public": read_protocol()["public"], "people": people, "pictures": pictures}
+    return poison_inputs(setting, attack, networks) | known
 
 
 def by_people(pixels: Tensor) -> Pictures:

@@ -15,7 +15,6 @@ import safetensors
 import torch
 from PIL import Image, ImageOps
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from facepoison import detect
@@ -24,7 +23,7 @@ from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.experiment import called, find_preset, poison
 from facepoison.extractors.catalog import cache_folder, load_extractor
-from facepoison.intervals import CONFIDENCE, unseen
+from facepoison.intervals import CONFIDENCE, area_interval
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import list_files, read_folder
 from facepoison.pictures.splits import first_users
@@ -307,7 +306,7 @@ def calibrate(folder: Path, detector: Detector, say: Callable[[str], None] = pri
     poisoned = number > 0
     odds = left_out(logits, poisoned, people, setting.seed)
     say(f"measured on people left out of the calibration, {FOLDS} groups of them in turn; 95 % intervals:")
-    say(f"area under the ROC curve {_said(area(odds, poisoned, people, setting.seed))}")
+    say(f"area under the ROC curve {_said(area(odds, poisoned, people))}")
     for place, attack in enumerate(attacks, 1):
         own = number == place
         say(f"{called(attack)} found, at probability 0.5: {_said(share(odds[own] > 0, people[own]))}")
@@ -366,18 +365,8 @@ def left_out(logits: Tensor, poisoned: Tensor, people: Tensor, seed: int) -> Ten
     return odds
 
 
-def area(odds: Tensor, poisoned: Tensor, people: Tensor, seed: int) -> Rate:
-    """Area under the ROC curve, with a bootstrap over people that is never narrower than ``unseen`` allows."""
-    row = torch.unique(people, return_inverse=True)[1]
-    groups, stream = _groups(poisoned, people), generator(seed, "calibration", "area")
-    value = float(roc_auc_score(poisoned.numpy(), odds.numpy()))
-    drawn = []
-    for _ in range(DRAWS):
-        taken = torch.cat([some[torch.randint(len(some), (len(some),), generator=stream)] for some in groups])
-        counts = taken.bincount(minlength=int(row.max()) + 1)[row]
-        drawn.append(float(roc_auc_score(poisoned.numpy(), odds.numpy(), sample_weight=counts.numpy())))
-    n = int(row.max()) + 1
-    low, high = unseen(value, n, 0.0, 1.0, CONFIDENCE)
-    tail = (1 - CONFIDENCE) / 2
-    below, above = np.quantile(drawn, [tail, 1 - tail]).tolist()
-    return Rate(value, n, len(odds), min(low, below), max(high, above))
+def area(odds: Tensor, poisoned: Tensor, people: Tensor) -> Rate:
+    """Area under the ROC curve, with its interval over people; see ``intervals.area_interval``."""
+    who, clean = people.numpy(), ~poisoned
+    value, low, high = area_interval(odds[clean].numpy(), who[clean], odds[poisoned].numpy(), who[poisoned])
+    return Rate(value, len(people.unique()), len(odds), low, high)  # type: ignore[no-untyped-call]

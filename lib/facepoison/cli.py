@@ -82,16 +82,20 @@ def measure(
 @app.command()
 @_plainly
 def ship(
+    kinds: Annotated[list[str] | None, typer.Argument(help="poisons, rounds or public; none for all.")] = None,
+    attacks: Annotated[
+        list[str] | None, typer.Option("--attack", help="Only for this attack; may be repeated.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; the number changes the last bits of a sum.")] = 1,
 ) -> None:
     """Make the results that come with the book anew, into data/shipped; what is in the store is not made again."""
     import torch
 
-    from facepoison import experiment, protocol
+    from facepoison import protocol, shipping
 
     torch.set_num_threads(threads)
     setting = protocol.choose(**protocol.read_protocol()["registered"])
-    experiment.ship(setting, lambda line: print(line, flush=True))
+    shipping.ship(setting, lambda line: print(line, flush=True), kinds or shipping.KINDS, attacks or ())
 
 
 @app.command()

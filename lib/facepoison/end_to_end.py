@@ -25,12 +25,14 @@ class EndToEndOutcome:
         clean_fit: Share of the clean gallery that the clean round's recogniser names as labelled.
         fit: The same of each user's round, poison included, float64 (n,), in the order of the protection's users.
         own_fit: The same of the user's own poisoned pictures alone, float64 (n,): high where the poison was learnt.
+        rounds: What ``play`` gave in every user's round, and under None in the clean one.
     """
 
     protection: Protection
     clean_fit: float
     fit: Tensor
     own_fit: Tensor
+    rounds: Mapping[int | None, Arrays]
 
 
 def end_to_end(
@@ -47,6 +49,7 @@ def end_to_end(
     confidence: float = CONFIDENCE,
     progress: Callable[[int, int], None] | None = None,
     play: Callable[..., Arrays] = play_round,
+    played: Mapping[int | None, Arrays] | None = None,
 ) -> EndToEndOutcome:
     """Play the protocol end to end: a training on the clean gallery, then one for each user, who alone poisons.
 
@@ -63,6 +66,7 @@ def end_to_end(
         confidence: Of the intervals.
         progress: Told of every round that is over, and of how many there are: the users' and the clean one.
         play: What plays a round, called as ``play_round`` is; put a remembering one here.
+        played: Rounds that have been played already, by user, the clean one under None.
 
     Raises:
         InputError: as in ``fine_tune`` and ``protection.protection``.
@@ -82,18 +86,22 @@ def end_to_end(
         if progress:
             progress(done, len(users) + 1)
 
-    clean = play(extractor, gallery, labels, probes[torch.cat(own)], preset, seed=seed)
+    rounds = dict(played or {})
+    if None not in rounds:
+        rounds[None] = play(extractor, gallery, labels, probes[torch.cat(own)], preset, seed=seed)
     told(1)
-    after, fit, own_fit = [], [], []
     for done, (user, places) in enumerate(zip(users, own, strict=True), start=2):
-        published = gallery.clone()
-        published[labels == user] = poisoned[user]
-        answer = play(extractor, published, labels, probes[places], preset, seed=seed)
-        right = (answer["gallery"] == labels.cpu()).double()
-        after.append(answer["distance"])
-        fit.append(right.mean())
-        own_fit.append(right[labels.cpu() == user].mean())
+        if user not in rounds:
+            published = gallery.clone()
+            published[labels == user] = poisoned[user]
+            rounds[user] = play(extractor, published, labels, probes[places], preset, seed=seed)
         told(done)
-    outcome = compared(users, own, clean["distance"], torch.cat(after), k=k, confidence=confidence)
-    clean_fit = float((clean["gallery"] == labels.cpu()).double().mean())
-    return EndToEndOutcome(outcome, clean_fit, torch.stack(fit), torch.stack(own_fit))
+    right = {user: (answers["gallery"] == labels.cpu()).double() for user, answers in rounds.items()}
+    after = torch.cat([rounds[user]["distance"] for user in users])
+    return EndToEndOutcome(
+        compared(users, own, rounds[None]["distance"], after, k=k, confidence=confidence),
+        float(right[None].mean()),
+        torch.stack([right[user].mean() for user in users]),
+        torch.stack([right[user][labels.cpu() == user].mean() for user in users]),
+        rounds,
+    )

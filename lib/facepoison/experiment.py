@@ -24,7 +24,7 @@ from facepoison.poisons.fawkes_v03 import FAWKES_V03_HIGH, FawkesV03, fawkes_v03
 from facepoison.poisons.lowkey import LOWKEY, LowKey, lowkey
 from facepoison.poisons.similarity import change
 from facepoison.protection import Answers, Protection, protection, write_table
-from facepoison.protocol import Data, Setting, embeddings, load_data, load_extractors, read_protocol
+from facepoison.protocol import Data, Setting, embeddings, read_protocol
 from facepoison.recognition import Recogniser, linear_rounds
 from fingerprint import LIB
 
@@ -153,23 +153,50 @@ def poison_users(
         progress: Told of every user done.
         anew: Make the poisons of all users, whatever comes with the book.
     """
-    preset = find_preset(attack)
     index = [data.gallery_of(user) for user in data.users]
     kept = None if anew else shipped.find(f"poison-{attack}", shipped_inputs(setting, attack, networks))
-    live = len(index) if kept is None else min(setting.live_users, len(index))
+    posted = [data.pictures.pixels[own] for own in index]
+    pixels, seconds, live = poison_each(setting, attack, posted, networks, data.public, kept, progress)
+    return Poisoned(torch.cat(index), pixels, data.users, seconds, len(index) - live)
+
+
+def poison_each(
+    setting: Setting,
+    attack: str,
+    posted: Sequence[Tensor],
+    networks: Mapping[str, Extractor],
+    public: Pictures,
+    kept: shipped.Shipped | None,
+    progress: Progress | None = None,
+) -> tuple[Tensor, float, int]:
+    """Poison what each of several people posts: the protocol's live users of them where the others' come with the book.
+
+    Args:
+        setting: The run.
+        attack: Name of the attack.
+        posted: Each person's pictures, uint8 (N, 3, H, W).
+        networks: Extractors by name, the surrogates among them.
+        public: Pictures of other people, for targeted attacks.
+        kept: What comes with the book, of all of them in this order; None to make all.
+        progress: Told of every person done.
+
+    Returns:
+        All poisoned pictures, uint8 (M, 3, H, W), the seconds that they took, and how many people's were made here.
+    """
+    live = len(posted) if kept is None else min(setting.live_users, len(posted))
     parts: list[Tensor] = []
     seconds = 0.0
-    for own in index[:live]:
-        made = poison(setting, preset, data.pictures.pixels[own], networks, data.public)
+    for pixels in posted[:live]:
+        made = poison(setting, find_preset(attack), pixels, networks, public)
         parts.append(made.arrays["pixels"])
         seconds += made.seconds
         if progress:
             progress(len(parts), live)
     if kept is not None:
-        done = sum(len(own) for own in index[:live])
+        done = sum(len(pixels) for pixels in posted[:live])
         parts.append(kept.arrays["pixels"][done:])
         seconds += float(kept.card["seconds"]) * len(parts[-1]) / len(kept.arrays["pixels"])
-    return Poisoned(torch.cat(index), torch.cat(parts), data.users, seconds, len(index) - live)
+    return torch.cat(parts), seconds, live
 
 
 def made_here(data: Data, poisoned: Poisoned) -> Poisoned:
@@ -184,20 +211,24 @@ def made_here(data: Data, poisoned: Poisoned) -> Poisoned:
     return Poisoned(poisoned.index[own], poisoned.pixels[own], users, seconds)
 
 
-def shipped_inputs(setting: Setting, attack: str, networks: Mapping[str, Extractor]) -> dict[str, object]:
-    """What decides the poisons of a setting, as cards of shipped poisons name it."""
+def poison_inputs(setting: Setting, attack: str, networks: Mapping[str, Extractor]) -> dict[str, object]:
+    """What decides a poison of a setting whoever posts it, as cards of what comes with the book name it."""
+    preset = find_preset(attack)
     return {
         "attack": attack,
-        "preset": PRESETS[attack],
-        "surrogates": {name: networks[name] for name in surrogates_of(setting, PRESETS[attack])},
+        "preset": preset,
+        "surrogates": {name: networks[name] for name in surrogates_of(setting, preset)},
         "dataset": setting.dataset if setting.made else "folder",
         "seed": setting.seed,
         "size": setting.size,
-        "people": setting.people,
-        "per_person": setting.per_person,
-        "users": setting.n_users,
-        "public": read_protocol()["public"] if isinstance(PRESETS[attack], FawkesV03) else None,
+        "public": read_protocol()["public"] if isinstance(preset, FawkesV03) else None,
     }
+
+
+def shipped_inputs(setting: Setting, attack: str, networks: Mapping[str, Extractor]) -> dict[str, object]:
+    """What decides the poisons of a setting's users, as cards of shipped poisons name it."""
+    users = {"people": setting.people, "per_person": setting.per_person, "users": setting.n_users}
+    return poison_inputs(setting, attack, networks) | users
 
 
 def play(
@@ -246,6 +277,7 @@ def retrain(
     training: int = 0,
     preset: EndToEnd = END_TO_END,
     known: Sequence[Pictures] = (),
+    attack: str = "",
 ) -> EndToEndOutcome:
     """The rounds of the first users against a trainer who trains the extractor too, each training kept once done.
 
@@ -259,6 +291,7 @@ def retrain(
         preset: How to train.
         known: Poisoned pictures of people of the gallery, none of them a user, numbered alike, which the adaptive
             trainer has made and adds to the gallery.
+        attack: Name of the attack, where rounds that come with the book may be taken instead of trained.
     """
 
     def play_kept(
@@ -278,13 +311,90 @@ def retrain(
 
     identities = data.pictures.identities
     published = {user: poisoned.of(user, identities) for user in poisoned.users[: setting.n_retrained]}
-    seed = generator(setting.seed, "end to end", training).initial_seed()
+    played = {}
+    if attack:
+        kept = shipped.find(
+            rounds_file(attack, training), rounds_inputs(setting, attack, published, extractor, preset, training)
+        )
+        played = {} if kept is None else rounds_left(setting, attack, training, tuple(published), kept.arrays)
+    seed = training_seed(setting, training)
     gallery, labels, probes, asked = data.sides(data.pictures.pixels)
     gallery = torch.cat([gallery, *(each.pixels for each in known)])
     labels = torch.cat([labels, *(each.identities for each in known)])
     return end_to_end(
-        extractor, gallery, labels, probes, asked, published, preset, seed=seed, progress=progress, play=play_kept
+        extractor,
+        gallery,
+        labels,
+        probes,
+        asked,
+        published,
+        preset,
+        seed=seed,
+        progress=progress,
+        play=play_kept,
+        played=played,
     )
+
+
+def training_seed(setting: Setting, training: int) -> int:
+    """The seed of all end-to-end rounds of a training by its number."""
+    return generator(setting.seed, "end to end", training).initial_seed()
+
+
+def rounds_file(attack: str, training: int) -> str:
+    """Name of the file of end-to-end rounds that come with the book, without ending."""
+    return f"rounds-{attack}-{training}"
+
+
+def rounds_inputs(
+    setting: Setting,
+    attack: str,
+    published: Mapping[int, Tensor],
+    extractor: Extractor,
+    preset: EndToEnd,
+    training: int,
+) -> dict[str, object]:
+    """What decides end-to-end rounds that come with the book, as their cards name it.
+
+    Of what users publish only those are described whose poison comes with the book too: what a live user's pictures
+    are to the last level depends on the machine.
+    """
+    return {
+        "attack": attack,
+        "training": training,
+        "preset": preset,
+        "extractor": extractor,
+        "dataset": setting.dataset if setting.made else "folder",
+        "seed": setting.seed,
+        "size": setting.size,
+        "people": setting.people,
+        "per_person": setting.per_person,
+        "gallery": setting.gallery_share,
+        "users": list(published),
+        "published": list(published.values())[setting.live_users :],
+    }
+
+
+def rounds_packed(rounds: Mapping[int | None, store.Arrays]) -> store.Arrays:
+    """End-to-end rounds as arrays with one name each, to come with the book; ``rounds_left`` takes them apart."""
+    return {
+        f"{'clean' if user is None else user}-{label}": array.to(torch.int16) if label == "gallery" else array
+        for user, answers in rounds.items()
+        for label, array in answers.items()
+    }
+
+
+def rounds_left(
+    setting: Setting, attack: str, training: int, users: Sequence[int], packed: store.Arrays
+) -> dict[int | None, store.Arrays]:
+    """The rounds that are taken from what comes with the book: all but the clean and the live users' first training."""
+    trained = attack in setting.live_trained and training == 0
+    left: list[int | None] = list(users[setting.live_users :]) if trained else [None, *users]
+    names = {user: "clean" if user is None else str(user) for user in left}
+    return {
+        user: {"distance": packed[f"{name}-distance"], "gallery": packed[f"{name}-gallery"].long()}
+        for user, name in names.items()
+    }
 
 
 def carried_over(extractor: Extractor, clean: Tensor, poisoned: Tensor) -> Tensor:
@@ -410,23 +520,6 @@ def write_probes(setting: Setting, data: Data, results: Mapping[tuple[str, str, 
     ]
     write_table(path, rows, people)
     return path
-
-
-def ship(setting: Setting, report: Callable[[str], None] = print) -> None:
-    """Make the poisons that come with the book, with their cards."""
-    data, networks = load_data(setting), load_extractors(setting)
-    for attack in read_protocol()["shipped"]["poisons"]:
-        made = poison_users(
-            setting,
-            attack,
-            data,
-            networks,
-            lambda done, of, attack=attack: report(f"{attack}: {done} of {of} users"),  # type: ignore[misc]
-            anew=True,
-        )
-        inputs = shipped_inputs(setting, attack, networks)
-        clean = data.pictures.pixels[made.index]
-        shipped.ship(f"poison-{attack}", inputs, {"pixels": made.pixels}, made.seconds, clean)
 
 
 def role(setting: Setting, attack: str, extractor: str) -> str:

@@ -102,23 +102,6 @@ class Protection:
     clean: Answers
 
 
-def interval(errors: Tensor, probes: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Confidence interval for the mean of users' errors that counts users, not probes, as independent.
-
-    Args:
-        errors: Each user's error, (n,), 0 to 1.
-        probes: Number of probes of all users together.
-        confidence: 0.95 for a 95 % interval.
-
-    Returns:
-        The lower and the upper end, within [0, 1]; see ``intervals.share_interval``.
-
-    Raises:
-        InputError: no users, fewer probes than users, errors out of range, or a confidence that is no probability.
-    """
-    return share_interval(errors.double().cpu().numpy(), probes, confidence)
-
-
 def rate(answers: Answers, clean: Answers | None = None, confidence: float = CONFIDENCE) -> Rate:
     """The error averaged over users, with its interval, beside the same users' clean error where that is given.
 
@@ -130,7 +113,7 @@ def rate(answers: Answers, clean: Answers | None = None, confidence: float = CON
     if clean is not None and clean.users != answers.users:
         raise InputError("rate: clean answers are about other users; ask the same users both times")
     errors, probes = answers.by_user, len(answers.user)
-    low, high = interval(errors, probes, confidence)
+    low, high = share_interval(errors.numpy(), probes, confidence)
     before = None if clean is None else rate(clean, None, confidence)
     return Rate(float(errors.mean()), len(errors), probes, low, high, before)
 
@@ -147,7 +130,7 @@ def share(hits: Tensor, people: Tensor, confidence: float = CONFIDENCE) -> Rate:
         InputError: there are none, or the two differ in length.
     """
     shares = by_person(hits, people)
-    low, high = interval(shares, len(hits), confidence)
+    low, high = share_interval(shares.numpy(), len(hits), confidence)
     return Rate(float(shares.mean()), len(shares), len(hits), low, high)
 
 

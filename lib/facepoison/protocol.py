@@ -42,6 +42,7 @@ class Setting:
         n_retrained: For how many of them the end-to-end recogniser is trained.
         n_trainings: How often that is repeated, where it is, to see the luck of training.
         live_users: How many users' pictures are poisoned by this run even where poisons come with the book.
+        live_trained: Attacks against which those users' extractors are trained by this run all the same.
         gallery_share: Share of each identity's pictures that is in the gallery.
         undefended: Name of the trainer's extractor; it is never a surrogate.
         surrogates: Names of the extractors that poison is made on.
@@ -61,6 +62,7 @@ class Setting:
     n_retrained: int
     n_trainings: int
     live_users: int
+    live_trained: tuple[str, ...]
     gallery_share: float
     undefended: str
     surrogates: tuple[str, ...]
@@ -127,6 +129,7 @@ def choose(profile: str = "fast", dataset: str = "procedural", seed: int = 1, ex
         n_retrained=scale["retrained" if made else "folder_retrained"],
         n_trainings=protocol["recognisers"]["trainings" if made else "folder_trainings"],
         live_users=protocol["shipped"]["live_users"],
+        live_trained=tuple(protocol["shipped"]["live_trained"]),
         gallery_share=protocol["split"]["gallery"],
         undefended=roles["undefended"],
         surrogates=tuple(roles["surrogates"]),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_extractor, tiny_pictures
 
-from facepoison import adapt
+from facepoison import adapt, experiment, shipped
 from facepoison.device import generator
 from facepoison.experiment import maker
 from facepoison.extractors import embed
@@ -49,20 +49,29 @@ def test_who_is_poisoned_together_keeps_a_target_of_their_own(tmp_path):
     assert torch.equal(whole, torch.stack([maker(preset, surrogates, public, 1)(own) for own in pixels]))
 
 
-def test_a_small_training_poisons_the_first_public_people_and_keeps_everybodys_clean_pictures(monkeypatch):
+def test_a_small_training_poisons_the_first_public_people_and_keeps_everybodys_clean_pictures(monkeypatch, tmp_path):
     pixels = torch.randint(0, 256, (12, 3, 8, 8), generator=generator(0), dtype=torch.uint8)
     public = Pictures(pixels, torch.arange(4).repeat_interleave(3), tuple("abcd"))
     nobody = torch.zeros(0, dtype=torch.int64)
     data = Data(public, nobody, nobody, (), {}, public)
     made = lambda setting, preset, own, networks, others: Kept({"pixels": 255 - own}, 1.0, True)  # noqa: E731
-    monkeypatch.setattr(adapt, "poison", made)
-    done = []
-    clean, poisoned = adapt.poison_public(choose(), "lowkey", data, {}, 2, 2, lambda *counts: done.append(counts))
+    monkeypatch.setattr(experiment, "poison", made)
+    monkeypatch.setattr(shipped.find, "__defaults__", (tmp_path,))
+    networks, done = dict.fromkeys(choose().surrogates, tiny_extractor(0)), []
+    given = (choose(), "lowkey", data, networks, 2, 2)
+    clean, poisoned = adapt.poison_public(*given, lambda *counts: done.append(counts))
     assert clean.identities.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert torch.equal(clean.pixels, pixels[[0, 1, 3, 4, 6, 7, 9, 10]])
     assert poisoned.identities.tolist() == [0, 0, 1, 1]
     assert torch.equal(poisoned.pixels, 255 - clean.pixels[:4])
     assert done == [(1, 2), (2, 2)]
+    inputs = adapt.public_inputs(choose(), "lowkey", networks, 2, 2)
+    black = torch.zeros_like(poisoned.pixels)
+    shipped.ship(adapt.public_file(choose(), "lowkey"), inputs, {"pixels": black}, 1.0, clean.pixels, tmp_path)
+    _, taken = adapt.poison_public(*given)
+    assert torch.equal(taken.pixels[:2], poisoned.pixels[:2])  # the live one
+    assert not taken.pixels[2:].any()
+    assert torch.equal(adapt.poison_public(*given, anew=True)[1].pixels, poisoned.pixels)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])

@@ -120,11 +120,11 @@ class TestLeftOut:
 
     def test_area_has_a_range_even_where_nothing_is_wrong(self):
         logits, poisoned, people = scored(20, 20)
-        rate = area(logits, poisoned, people, 0)
+        rate = area(logits, poisoned, people)
         assert (rate.value, rate.high, rate.n) == (1, 1, 20)
         assert rate.low == pytest.approx(0.025 ** (1 / 20))
         logits, poisoned, people = scored(20, 0.5)
-        rate = area(logits, poisoned, people, 0)
+        rate = area(logits, poisoned, people)
         assert rate.value == pytest.approx(detect.area(logits[~poisoned], logits[poisoned]))
         assert rate.low < rate.value < rate.high < 1
 

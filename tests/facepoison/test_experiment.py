@@ -254,6 +254,40 @@ def test_a_training_is_kept_and_another_one_differs(monkeypatch, data, networks)
     assert not torch.equal(first.protection.poisoned.distance, other.protection.poisoned.distance)
 
 
+def test_rounds_that_come_with_the_book_are_taken_for_all_but_the_live_users(monkeypatch, data, networks, tmp_path):
+    attack_named(monkeypatch, "blue", turn_blue)
+    monkeypatch.setattr(experiment.shipped.find, "__defaults__", (tmp_path,))
+    setting, preset = replace(protocol.choose(), n_retrained=2, live_users=1), replace(experiment.END_TO_END, draws=64)
+    posts, trainer = experiment.poison_users(setting, "blue", data, networks), tiny_extractor(0, 16)
+    trained = []
+    real = experiment.play_round
+    monkeypatch.setattr(
+        experiment, "play_round", lambda *given, **more: trained.append(given[3]) or real(*given, **more)
+    )
+    whole = experiment.retrain(setting, data, posts, trainer, preset=preset, attack="blue")
+    assert len(trained) == 3  # nothing is shipped: the clean round and both users'
+    published = {user: posts.of(user, data.pictures.identities) for user in data.users}
+    inputs = experiment.rounds_inputs(setting, "blue", published, trainer, preset, 0)
+    packed = experiment.rounds_packed(whole.rounds)
+    marked = {name: -array if name.endswith("distance") else array for name, array in packed.items()}
+    shipped.ship(experiment.rounds_file("blue", 0), inputs, marked, 60.0, posts.pixels, tmp_path)
+
+    def again(**how):
+        trained.clear()
+        monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path / f"store {len(how)}"))
+        return experiment.retrain(replace(setting, **how), data, posts, trainer, preset=preset, attack="blue")
+
+    taken = again()
+    assert not trained
+    assert torch.equal(taken.rounds[None]["distance"], -whole.rounds[None]["distance"])
+    assert torch.equal(taken.own_fit, whole.own_fit)
+    live = again(live_trained=("blue",))
+    assert len(trained) == 2  # the clean round and the first user's
+    assert torch.allclose(live.rounds[data.users[0]]["distance"], whole.rounds[data.users[0]]["distance"], atol=1e-4)
+    assert torch.equal(live.rounds[data.users[1]]["distance"], -whole.rounds[data.users[1]]["distance"])
+    assert len(again(seed=7, live_users=1).rounds) == len(trained) == 3  # of another setting none is shipped
+
+
 def test_a_trainer_adds_poison_of_others_to_the_gallery_and_never_of_a_user(monkeypatch, data, networks):
     attack_named(monkeypatch, "blue", turn_blue)
     setting, preset = replace(protocol.choose(), n_retrained=1), replace(experiment.END_TO_END, draws=64)
@@ -271,23 +305,6 @@ def test_a_trainer_adds_poison_of_others_to_the_gallery_and_never_of_a_user(monk
     of_user = data.pictures.take(data.gallery_of(data.users[0]))
     with pytest.raises(InputError, match="poison all"):
         experiment.retrain(setting, data, posts, tiny_extractor(0, 16), preset=preset, known=[of_user])
-
-
-def test_what_is_shipped_is_made_anew_with_a_card(monkeypatch, data, extractor, tmp_path):
-    setting = replace(protocol.choose(), attacks=("lowkey",))
-    networks = dict.fromkeys((setting.undefended, *setting.surrogates), extractor)
-    monkeypatch.setattr(experiment, "load_data", lambda setting: data)
-    monkeypatch.setattr(experiment, "load_extractors", lambda setting: networks)
-    monkeypatch.setattr(experiment, "maker", lambda *rest: partial(keep))
-    monkeypatch.setattr(experiment.shipped.ship, "__defaults__", (tmp_path,))
-    lines = []
-    experiment.ship(setting, lines.append)
-    attacks = protocol.read_protocol()["shipped"]["poisons"]
-    assert lines[:2] == [f"{attacks[0]}: 1 of 2 users", f"{attacks[0]}: 2 of 2 users"]
-    for attack in attacks:
-        kept = shipped.find(f"poison-{attack}", experiment.shipped_inputs(setting, attack, networks), tmp_path)
-        clean = [data.pictures.pixels[data.gallery_of(user)] for user in data.users]
-        assert torch.equal(kept.arrays["pixels"], torch.cat(clean))
 
 
 def test_poisons_come_faintest_first_and_none_before_them(data):

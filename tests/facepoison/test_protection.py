@@ -7,7 +7,7 @@ import torch
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import normalise
-from facepoison.intervals import difference_interval
+from facepoison.intervals import difference_interval, share_interval
 from facepoison.protection import (
     Answers,
     Rate,
@@ -16,7 +16,6 @@ from facepoison.protection import (
     averaged,
     by_person,
     difference,
-    interval,
     median_of_people,
     named_right,
     paired,
@@ -106,32 +105,32 @@ def test_rate_averages_users_not_probes():
 @pytest.mark.parametrize("n", [1, 5, 20, 100])
 def test_at_zero_and_one_the_interval_is_exact_in_users(n):
     bound = 0.025 ** (1 / n)
-    assert interval(torch.ones(n), 6 * n) == pytest.approx((bound, 1.0))
-    assert interval(torch.zeros(n), 6 * n) == pytest.approx((0.0, 1 - bound))
+    assert share_interval(torch.ones(n), 6 * n) == pytest.approx((bound, 1.0))
+    assert share_interval(torch.zeros(n), 6 * n) == pytest.approx((0.0, 1 - bound))
 
 
 def test_interval_of_one_probe_each_is_nearly_binomial():
     """With one probe a user there are no clusters: 12 of 40 by Clopper and Pearson is 0.166 to 0.465."""
-    low, high = interval(torch.tensor([1.0] * 12 + [0.0] * 28), 40)
+    low, high = share_interval(torch.tensor([1.0] * 12 + [0.0] * 28), 40)
     assert (low, high) == pytest.approx((0.166, 0.465), abs=0.005)
 
 
 def test_interval_counts_users_when_probes_repeat_them():
     """Users who are always or never recognised carry one answer each, however many probes they have."""
     errors = torch.tensor([1.0] * 6 + [0.0] * 14)
-    few, many = interval(errors, 20), interval(errors, 20000)
+    few, many = share_interval(errors, 20), share_interval(errors, 20000)
     assert many[1] - many[0] > 0.9 * (few[1] - few[0])
-    alike = interval(torch.full((20,), 0.3), 20 * 60)
+    alike = share_interval(torch.full((20,), 0.3), 20 * 60)
     assert alike[1] - alike[0] < 0.6 * (many[1] - many[0])
 
 
 def test_more_errors_never_lower_either_end():
     for n, m in ((20, 6), (10, 4)):
         counts = torch.zeros(n)
-        ends = [interval(counts / m, n * m)]
+        ends = [share_interval(counts / m, n * m)]
         for step in range(n * m):  # errors gather in as few users as possible
             counts[step // m] += 1
-            ends.append(interval(counts / m, n * m))
+            ends.append(share_interval(counts / m, n * m))
         for before, after in pairwise(ends):
             assert after[0] >= before[0] - 0.02
             assert after[1] >= before[1] - 0.02
@@ -151,7 +150,7 @@ def test_interval_covers_the_truth(mean, agreement):
     hits = torch.distributions.Binomial(probes, chances).sample()
     covered = 0
     for row in hits / probes:
-        low, high = interval(row, users * probes)
+        low, high = share_interval(row, users * probes)
         covered += low <= mean <= high
     assert covered / experiments >= 0.93
 
@@ -234,7 +233,7 @@ def test_bad_input_is_one_line():
     with pytest.raises(InputError, match="different users"):
         difference(answers(0.5), answers(0.5, 0.5))
     with pytest.raises(InputError, match="interval"):
-        interval(torch.tensor([1.5]), 4)
+        share_interval(torch.tensor([1.5]), 4)
 
 
 def test_rank_one_averages_over_people():

@@ -5,8 +5,9 @@ import datetime
 import pytest
 import torch
 
-from facepoison import detect, experiment, protocol, shipped, tables
+from facepoison import adapt, detect, experiment, protocol, shipped, shipping, tables
 from facepoison.extractors.catalog import load_extractor
+from facepoison.fine_tuning import END_TO_END, play_round
 from facepoison.poisons.similarity import change
 from facepoison.studies.common import crowd_setting
 
@@ -24,31 +25,86 @@ def data():
     return protocol.load_data(SETTING)
 
 
+def today(n):
+    """A number below n, another one every day."""
+    return datetime.date.today().toordinal() % n
+
+
+def assert_alike(name, clean, here, there, network):
+    """A poison as made here and as it comes with the book: as loud, and as far from the clean pictures."""
+    loud = [change(clean, pixels).psnr.mean() for pixels in (here, there)]
+    moved = [experiment.carried_over(network, clean, pixels).mean() for pixels in (here, there)]
+    print(f"\n{name}: PSNR {loud[0]:.2f} and {loud[1]:.2f} dB, cosine {moved[0]:.3f} and {moved[1]:.3f}")
+    assert abs(loud[0] - loud[1]) <= TOLERANCE["psnr"]
+    assert abs(moved[0] - moved[1]) <= TOLERANCE["cosine"]
+
+
 @pytest.mark.parametrize("attack", TOLERANCE["poisons"])
 def test_todays_users_poisons_are_as_shipped(attack, data, networks, tmp_path, monkeypatch):
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
-    kept = shipped.find(f"poison-{attack}", experiment.shipped_inputs(SETTING, attack, networks))
-    assert kept is not None, f"{attack}: nothing is shipped for the protocol as it stands: run make shipped"
-    order = torch.cat([data.gallery_of(user) for user in data.users])
-    today = datetime.date.today().toordinal() % (len(data.users) - SETTING.live_users) + SETTING.live_users
-    own = data.gallery_of(data.users[today])
-    clean, there = data.pictures.pixels[own], kept.arrays["pixels"][torch.isin(order, own)]
+    posts = shipping.shipped_posts(SETTING, attack, data, networks)
+    live = SETTING.live_users
+    user = data.users[live + today(len(data.users) - live)]
+    clean, there = data.pictures.pixels[data.gallery_of(user)], posts.of(user, data.pictures.identities)
     here = experiment.poison(SETTING, experiment.PRESETS[attack], clean, networks, data.public).arrays["pixels"]
-    loud = [change(clean, pixels).psnr.mean() for pixels in (here, there)]
-    moved = [experiment.carried_over(networks[SETTING.undefended], clean, pixels).mean() for pixels in (here, there)]
-    print(
-        f"\n{attack}, user {today}: PSNR {loud[0]:.2f} and {loud[1]:.2f} dB, cosine {moved[0]:.3f} and {moved[1]:.3f}"
+    assert_alike(f"{attack}, user {user}", clean, here, there, networks[SETTING.undefended])
+
+
+@pytest.mark.parametrize(
+    ("asked", "setting"),
+    [("adapting_live", SETTING), ("detecting_live", protocol.trainers_own(SETTING))],
+    ids=["adapting", "detecting"],
+)
+@pytest.mark.parametrize("attack", TOLERANCE["public"])
+def test_todays_public_persons_poison_is_as_shipped(attack, asked, setting, data, networks, tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
+    known, live = protocol.load_extractors(setting), protocol.read_protocol()[asked]
+    size = live["people"], live["pictures"]
+    assert shipped.find(adapt.public_file(setting, attack), adapt.public_inputs(setting, attack, known, *size)), (
+        "nothing is shipped for the protocol as it stands: run make shipped"
     )
-    assert abs(loud[0] - loud[1]) <= TOLERANCE["psnr"]
-    assert abs(moved[0] - moved[1]) <= TOLERANCE["cosine"]
+    who = SETTING.live_users + today(live["people"] - SETTING.live_users)
+    clean, poisoned = adapt.poison_public(setting, attack, data, known, *size)
+    own = clean.of(who).pixels
+    here = experiment.poison(setting, experiment.PRESETS[attack], own, known, data.public).arrays["pixels"]
+    assert_alike(f"{attack}, person {who}", own, here, poisoned.of(who).pixels, networks[SETTING.undefended])
+
+
+def test_todays_end_to_end_round_is_as_shipped(data, networks, tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
+    repeated = protocol.read_protocol()["recognisers"]["repeated"]
+    files = [(attack, 0) for attack in TOLERANCE["rounds"]]
+    files += [(repeated, training) for training in range(1, SETTING.n_trainings)]
+    users = data.users[: SETTING.n_retrained]
+    rounds = [(*file, user) for file in files for user in (None, *users)]
+    attack, training, who = rounds[today(len(rounds))]
+    posts, trainer = shipping.shipped_posts(SETTING, attack, data, networks), networks[SETTING.undefended]
+    published = {user: posts.of(user, data.pictures.identities) for user in users}
+    inputs = experiment.rounds_inputs(SETTING, attack, published, trainer, END_TO_END, training)
+    kept = shipped.find(experiment.rounds_file(attack, training), inputs)
+    assert kept, f"{attack}, training {training}: nothing is shipped for the protocol as it stands: run make shipped"
+    gallery, labels, probes, asked = data.sides(data.pictures.pixels)
+    places = torch.cat([(asked == user).nonzero().flatten() for user in (users if who is None else (who,))])
+    if who is not None:
+        gallery = gallery.clone()
+        gallery[labels == who] = published[who]
+    seed = experiment.training_seed(SETTING, training)
+    here = play_round(trainer, gallery, labels, probes[places], END_TO_END, seed=seed)
+    name = "clean" if who is None else who
+    there = {what: kept.arrays[f"{name}-{what}"] for what in here}
+    tipped = (here["distance"].argmin(dim=1) != there["distance"].argmin(dim=1)).double().mean()
+    learnt = (here["gallery"] == there["gallery"]).double().mean()
+    print(f"\n{attack}, training {training}, {name}: {tipped:.0%} of probes and {1 - learnt:.1%} of gallery differ")
+    assert tipped < 0.4  # trainings part a little on machines that round otherwise: two probes of six
+    assert learnt > 0.97
 
 
 @pytest.mark.parametrize("attack", protocol.read_protocol()["crowd"]["attacks"])
 def test_todays_user_of_the_crowd_is_protected_as_the_table_says(attack, networks):
     setting = crowd_setting()
     crowd = protocol.load_data(setting)
-    today = datetime.date.today().toordinal() % len(crowd.users)
-    user, rows = crowd.users[today], [row for row in shipped.read_table("crowd").rows if row["attack"] == attack]
+    place = today(len(crowd.users))
+    user, rows = crowd.users[place], [row for row in shipped.read_table("crowd").rows if row["attack"] == attack]
     trained = tables.whole(shipped.read_table("adaptive").rows, protocol.read_protocol()["adapting"])
     own = [row for row in trained if row["attack"] == attack and row["arm"] != "none"]
     rows += [row | {"extractor": f"robust_{row['arm']}"} for row in own]
@@ -60,8 +116,8 @@ def test_todays_user_of_the_crowd_is_protected_as_the_table_says(attack, network
     gaps = []
     for row in rows:
         here = experiment.play(crowd, posts, load_extractor(row["extractor"])).rate.value
-        gaps.append(abs(here - row["by_user"][today]) * probes)
-    print(f"\n{attack}, user {today}: probes answered otherwise than shipped, by extractor: {gaps}")
+        gaps.append(abs(here - row["by_user"][place]) * probes)
+    print(f"\n{attack}, user {place}: probes answered otherwise than shipped, by extractor: {gaps}")
     assert max(gaps) < 1.5  # one probe of three may tip over on another machine
     assert sum(gaps) < 2.5
 
@@ -70,13 +126,13 @@ def test_todays_user_of_the_crowd_is_protected_as_the_table_says(attack, network
 def test_todays_users_poison_is_found_as_the_table_says(attack, networks):
     setting = crowd_setting()
     crowd, asked = protocol.load_data(setting), protocol.read_protocol()["detecting"]
-    today = datetime.date.today().toordinal() % asked["users"]
+    place = today(asked["users"])
     how = {"detector": detect.NETWORK.name, "attack": attack, "handling": "as taken", "allowed": min(asked["allowed"])}
     row = tables.only(shipped.read_table("detecting").rows, **how)
-    clean = crowd.pictures.of(crowd.users[today]).pixels
+    clean = crowd.pictures.of(crowd.users[place]).pixels
     surrogates = [networks[name] for name in experiment.surrogates_of(setting, experiment.PRESETS[attack])]
     posted = experiment.maker(experiment.PRESETS[attack], surrogates, crowd.public, setting.seed)(clean)
     scores = detect.scores(detect.load_detector("network"), posted)
-    here, there = int((scores > row["threshold"]).sum()), row["by_user"][today] * len(clean)
-    print(f"\n{attack}, user {today}: {here} of {len(clean)} found here, {there:.0f} as shipped")
+    here, there = int((scores > row["threshold"]).sum()), row["by_user"][place] * len(clean)
+    print(f"\n{attack}, user {place}: {here} of {len(clean)} found here, {there:.0f} as shipped")
     assert abs(here - there) < 2.5  # a picture near the threshold may tip over on another machine

@@ -1,0 +1,101 @@
+"""Makes what comes with the book because it would take a chapter too long, with its cards, into ``data/shipped``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from facepoison import adapt, experiment, shipped
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor
+from facepoison.fine_tuning import END_TO_END
+from facepoison.protocol import Data, Setting, load_data, load_extractors, read_protocol, trainers_own
+
+Report = Callable[[str], None]
+KINDS = ("poisons", "rounds", "public")
+"""What comes with the book: users' poisons, end-to-end rounds, and the trainer's poison of public people."""
+
+
+def ship(setting: Setting, report: Report = print, kinds: Sequence[str] = KINDS, attacks: Sequence[str] = ()) -> None:
+    """Make what comes with the book; what is in the store is not made again.
+
+    Args:
+        setting: The registered one.
+        report: Told of every step.
+        kinds: Of ``KINDS``, in that order: rounds are played with the poisons that are there then.
+        attacks: Names of the attacks to do it for; none for all.
+
+    Raises:
+        InputError: there is no such kind, or a file cannot be written.
+    """
+    unknown = set(kinds) - set(KINDS)
+    if unknown:
+        raise InputError(f"{min(unknown)}: does not come with the book: use {', '.join(KINDS)}")
+    data, networks = load_data(setting), load_extractors(setting)
+    made: dict[str, Callable[..., None]] = {"poisons": _poisons, "rounds": _rounds, "public": _public}
+    for kind in (each for each in KINDS if each in kinds):
+        asked: Mapping[str, Any] = read_protocol()["shipped"]
+        for attack in asked[kind]:
+            if not attacks or attack in attacks:
+                made[kind](setting, attack, data, networks, _line(report, kind, attack))
+
+
+def _line(report: Report, kind: str, attack: str) -> experiment.Progress:
+    return lambda done, of: report(f"{kind}, {attack}: {done} of {of}")
+
+
+def _poisons(
+    setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor], progress: experiment.Progress
+) -> None:
+    made = experiment.poison_users(setting, attack, data, networks, progress, anew=True)
+    inputs = experiment.shipped_inputs(setting, attack, networks)
+    clean = data.pictures.pixels[made.index]
+    shipped.ship(f"poison-{attack}", inputs, {"pixels": made.pixels}, made.seconds, clean)
+
+
+def shipped_posts(setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor]) -> experiment.Poisoned:
+    """What all users publish as it comes with the book, the live users' pictures too.
+
+    Raises:
+        InputError: nothing is shipped for this setting.
+    """
+    kept = shipped.find(f"poison-{attack}", experiment.shipped_inputs(setting, attack, networks))
+    if kept is None:
+        raise InputError(f"poison-{attack}: does not come with the book for this setting: run make shipped")
+    index = torch.cat([data.gallery_of(user) for user in data.users])
+    return experiment.Poisoned(index, kept.arrays["pixels"], data.users, float(kept.card["seconds"]), len(data.users))
+
+
+def _rounds(
+    setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor], progress: experiment.Progress
+) -> None:
+    posts, trainer = shipped_posts(setting, attack, data, networks), networks[setting.undefended]
+    published = {user: posts.of(user, data.pictures.identities) for user in data.users[: setting.n_retrained]}
+    repeated = attack == read_protocol()["recognisers"]["repeated"]
+    for training in range(setting.n_trainings if repeated else 1):
+        start = time.perf_counter()
+        outcome = experiment.retrain(setting, data, posts, trainer, progress, training=training)
+        inputs = experiment.rounds_inputs(setting, attack, published, trainer, END_TO_END, training)
+        arrays, pictures = experiment.rounds_packed(outcome.rounds), torch.cat(list(published.values()))
+        name = experiment.rounds_file(attack, training)
+        shipped.ship(name, inputs, arrays, time.perf_counter() - start, pictures)
+
+
+def _public(
+    setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor], progress: experiment.Progress
+) -> None:
+    protocol = read_protocol()
+    # each chapter has its trainer's surrogates: the users' own in chapter 5, others in chapter 6
+    for name, where in (("adapting_live", setting), ("detecting_live", trainers_own(setting))):
+        asked, known = protocol[name], load_extractors(where)
+        start = time.perf_counter()
+        _, made = adapt.poison_public(
+            where, attack, data, known, asked["people"], asked["pictures"], progress, anew=True
+        )
+        inputs = adapt.public_inputs(where, attack, known, asked["people"], asked["pictures"])
+        clean = data.public.take(torch.arange(len(data.public.pixels)))
+        file = adapt.public_file(where, attack)
+        shipped.ship(file, inputs, {"pixels": made.pixels}, time.perf_counter() - start, clean.pixels)
