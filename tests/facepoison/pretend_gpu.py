@@ -8,7 +8,7 @@ from tiny import tiny_extractor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from facepoison.pictures.procedural import draw_nuisance, draw_people, render
-from facepoison.poisons.lowkey import LOWKEY, blur, features
+from facepoison.poisons.lowkey import LOWKEY, blur, features, mirrored
 from facepoison.poisons.similarity import dssim
 
 people, nuisance = draw_people("pretend", 0, 2, 1), draw_nuisance("pretend", 0, 2, 1, 1)
@@ -18,5 +18,5 @@ torch.Tensor.__bool__ = lambda self: True  # the renderer asks whether anybody w
 with FakeTensorMode(allow_non_fake_inputs=True):
     pictures = render(people.to("cuda"), nuisance.to("cuda"), 64)
     clean = torch.rand(2, 3, 24, 24, device="cuda")
-    embeddings = features(extractor.to("cuda"), clean, blur(clean, LOWKEY))
+    embeddings = features(extractor.to("cuda"), mirrored(clean, blur(clean, LOWKEY)), len(clean))
     print(pictures.device.type, embeddings.device.type, dssim(clean, clean).device.type)

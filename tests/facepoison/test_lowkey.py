@@ -8,7 +8,17 @@ from tiny import tiny_extractor
 from facepoison.errors import InputError
 from facepoison.extractors import normalise
 from facepoison.pictures import to_float, to_uint8
-from facepoison.poisons.lowkey import LOWKEY, LOWKEY_LPIPS, PERCEPTUAL, ascend, blur, calibrate, features, lowkey
+from facepoison.poisons.lowkey import (
+    LOWKEY,
+    LOWKEY_LPIPS,
+    PERCEPTUAL,
+    ascend,
+    blur,
+    calibrate,
+    features,
+    lowkey,
+    mirrored,
+)
 from facepoison.poisons.similarity import change
 from facepoison.poisons.steps import input_gradient, squared_distance, start_noise
 
@@ -21,11 +31,16 @@ def poisoned(clean, surrogates):
     return lowkey(clean, surrogates, TINY, seed=1)
 
 
+def feature(extractor, pictures):
+    """What the attack looks at of one batch."""
+    return features(extractor, mirrored(pictures), len(pictures))[0]
+
+
 def moved(extractor, clean, poisoned, smooth=False):
     """Squared distance of the attack's features, of the poisoned pictures as they are or blurred."""
     after = to_float(poisoned)
-    reference = normalise(features(extractor, to_float(clean))[0])
-    return (normalise(features(extractor, blur(after, LOWKEY) if smooth else after)[0]) - reference).square().sum(dim=1)
+    reference = normalise(feature(extractor, to_float(clean)))
+    return (normalise(feature(extractor, blur(after, LOWKEY) if smooth else after)) - reference).square().sum(dim=1)
 
 
 def reference_blur(picture):
@@ -82,7 +97,7 @@ def test_blur_is_gaussian_with_reflected_borders(clean):
 
 def test_feature_is_the_sum_with_the_mirror_image(clean, surrogates):
     pictures, others = to_float(clean), to_float(clean.flip(0))
-    got = features(surrogates[0], pictures, others)
+    got = features(surrogates[0], mirrored(pictures, others), len(pictures))
     for row, batch in zip(got, (pictures, others), strict=True):
         torch.testing.assert_close(row, surrogates[0](batch) + surrogates[0](batch.flip(3)))
 
@@ -114,10 +129,10 @@ def test_the_blurred_view_takes_part(clean, surrogates, poisoned):
 def test_the_start_gives_every_picture_a_gradient_in_both_views(clean, surrogates):
     pictures = to_float(clean)
     for surrogate in surrogates:
-        own = normalise(features(surrogate, pictures)[0])
+        own = normalise(feature(surrogate, pictures))
         for view in (lambda each: each, lambda each: blur(each, LOWKEY)):
             place = (pictures + start_noise(clean, LOWKEY.start, 1, "lowkey")).requires_grad_()
-            slope = input_gradient(squared_distance(features(surrogate, view(place))[0], own), place).flatten(1)
+            slope = input_gradient(squared_distance(feature(surrogate, view(place)), own), place).flatten(1)
             assert slope.norm(dim=1).min() > 1e-4
             assert slope.ne(0).double().mean() > 0.95
 

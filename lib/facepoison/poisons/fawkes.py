@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from facepoison.extractors import Extractor, normalise
+from facepoison.extractors.prepared import prepared
 from facepoison.pictures import to_float
-from facepoison.poisons.similarity import dssim
+from facepoison.poisons.similarity import dssim_to
 from facepoison.poisons.steps import (
     Progress,
+    channels_last,
     check_pixels,
     check_surrogates,
     embeddings,
@@ -98,17 +100,17 @@ def cloak(clean: Tensor, start: Tensor, surrogates: Sequence[Extractor], preset:
     """
     with torch.no_grad():
         references = [normalise(embeddings(surrogate, clean)) for surrogate in surrogates]
-    centre = to_tanh(clean)
+    centre, unlike = to_tanh(clean), dssim_to(clean)
     modifier = start.clone().requires_grad_()
     optimiser = torch.optim.Adadelta([modifier], lr=preset.rate, rho=0.95, eps=1e-7)  # every value on its own
     weight, side = clean.new_ones(len(clean)), clean.new_ones(len(clean))
     best, best_score = clean, clean.new_full((len(clean),), -torch.inf)
     for step in range(preset.steps):
         picture = project(from_tanh(centre + modifier), clean, preset.limit)
-        dissimilarity = dssim(picture, clean)
+        dissimilarity, seen = unlike(picture), channels_last(picture)
         distance = torch.stack(
             [
-                squared_distance(embeddings(f, picture), reference)
+                squared_distance(embeddings(f, seen), reference)
                 for f, reference in zip(surrogates, references, strict=True)
             ]
         ).sum(dim=0)
@@ -165,8 +167,9 @@ def fawkes_v1(
     """
     check_pixels(pixels)
     device = check_surrogates(surrogates, pixels[:1])
+    ready = [prepared(surrogate) for surrogate in surrogates]
 
     def attack(some: Tensor) -> Tensor:
-        return cloak(to_float(some), start_noise(some, preset.start, seed, "fawkes v1.0"), surrogates, preset)
+        return cloak(to_float(some), start_noise(some, preset.start, seed, "fawkes v1.0"), ready, preset)
 
     return poison(attack, pixels, device, batch, progress)

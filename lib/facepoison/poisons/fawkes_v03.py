@@ -12,10 +12,12 @@ from torch import Tensor
 from facepoison.device import batches, generator
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
+from facepoison.extractors.prepared import prepared
 from facepoison.pictures import Pictures, to_float
-from facepoison.poisons.similarity import dssim
+from facepoison.poisons.similarity import dssim_to
 from facepoison.poisons.steps import (
     Progress,
+    channels_last,
     check_pixels,
     check_surrogates,
     embeddings,
@@ -131,9 +133,10 @@ def feature_distance(
     Returns:
         (B,), 0 on the target.
     """
+    seen = channels_last(pictures)
     return torch.stack(
         [
-            (embeddings(surrogate, pictures) - target).norm(dim=1) / length
+            (embeddings(surrogate, seen) - target).norm(dim=1) / length
             for surrogate, target, length in zip(surrogates, targets, lengths, strict=True)
         ]
     ).sum(dim=0)
@@ -156,7 +159,7 @@ def cloak_towards(
     Raises:
         InputError: a gradient is not finite.
     """
-    centre = to_tanh(clean)
+    centre, unlike = to_tanh(clean), dssim_to(clean)
     lengths = [target.norm(dim=1) for target in targets]
     modifier = torch.zeros_like(clean).requires_grad_()
     optimiser = torch.optim.Adadelta([modifier], lr=preset.rate, rho=0.95, eps=1e-7)  # every value on its own
@@ -164,7 +167,7 @@ def cloak_towards(
     for step in range(preset.steps + 1):  # the last round only looks at what the last step led to
         with torch.set_grad_enabled(step < preset.steps):
             picture = from_tanh(centre + modifier)
-            excess = (dssim(picture, clean) - preset.threshold).clamp(min=0)
+            excess = (unlike(picture) - preset.threshold).clamp(min=0)
             objective = preset.penalty * excess.square() + feature_distance(picture, targets, lengths, surrogates)
         with torch.no_grad():
             better = objective < best_objective
@@ -228,15 +231,16 @@ def fawkes_v03(
         raise InputError("public: no pictures to draw a target from; give those of at least one other person")
     check_pixels(public.pixels)
     device = check_surrogates(surrogates, pixels[:1])
-    own = [raw_features(surrogate, pixels).mean(dim=0) for surrogate in surrogates]
-    means = [identity_means(raw_features(surrogate, public.pixels), public.identities)[1] for surrogate in surrogates]
+    ready = [prepared(surrogate) for surrogate in surrogates]
+    own = [raw_features(surrogate, pixels).mean(dim=0) for surrogate in ready]
+    means = [identity_means(raw_features(surrogate, public.pixels), public.identities)[1] for surrogate in ready]
     chosen = choose_target(own, means, preset.furthest, own_seed(pixels, seed))
     shifts = [preset.pull * (theirs[chosen] - mine) for mine, theirs in zip(own, means, strict=True)]
 
     def attack(some: Tensor) -> Tensor:
         clean = to_float(some)
         with torch.no_grad():
-            targets = [embeddings(f, clean) + shift for f, shift in zip(surrogates, shifts, strict=True)]
-        return cloak_towards(clean, targets, surrogates, preset)
+            targets = [embeddings(f, clean) + shift for f, shift in zip(ready, shifts, strict=True)]
+        return cloak_towards(clean, targets, ready, preset)
 
     return poison(attack, pixels, device, batch, progress)
