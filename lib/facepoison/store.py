@@ -187,6 +187,14 @@ def _found(path: Path) -> Kept | None:
         return None  # a damaged file is computed again, and replaced
 
 
+def _note(path: Path, saved: float) -> None:
+    """Add a result that was asked for, and the seconds that its being there saved, to ``FACEPOISON_STORE_LOG``."""
+    log = os.environ.get("FACEPOISON_STORE_LOG")
+    if log:
+        with Path(log).open("a") as file:
+            file.write(f"{path.parent.name}/{path.stem} {saved!r}\n")
+
+
 def remember(
     name: str, compute: Callable[[], Arrays], *, by: Sequence[Callable[..., object]] = (), **parts: object
 ) -> Kept:
@@ -210,8 +218,10 @@ def remember(
     path = root() / name / f"{key(name, by or (compute,), parts)}.safetensors"
     found = _found(path)
     if found:
+        _note(path, found.seconds)
         return found
     with held(path):
+        _note(path, 0)
         found = _found(path)  # while this process waited, another one may have kept it
         if found:
             return found

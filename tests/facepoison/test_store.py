@@ -185,3 +185,15 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(InputError, match="cannot be written"), store.held(tmp_path / "file" / "x.safetensors"):
         pass
+
+
+def test_what_was_asked_for_and_what_that_saved_is_noted(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    monkeypatch.setenv("FACEPOISON_STORE_LOG", str(log))
+    first = store.remember("thing", counted([]))
+    store.remember("thing", counted([]))
+    (name, computed), (again, saved) = (line.split(" ") for line in log.read_text().splitlines())
+    assert name == again
+    assert name.startswith("thing/")
+    assert float(computed) == 0
+    assert float(saved) == first.seconds > 0
