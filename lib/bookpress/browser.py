@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 WHAT_TO_DO = (
     "install one ('apt-get install chromium'), name it in CHROMIUM=, or leave these tests out with BROWSER=skip"
 )
+WRONG = re.compile(r"\berror\b|\bfailed\b|^E: ", re.IGNORECASE)
+"""Marks lines that say what went wrong; what comes after them may be a list of where."""
 LONGEST = 900
 """Seconds after which an installation is given up."""
 
@@ -51,13 +54,14 @@ def starts(path: str) -> bool:
 
 
 def failure(command: Sequence[str]) -> str | None:
-    """Run a command in silence; None where it succeeds, else its last words."""
+    """Run a command in silence; None where it succeeds, else its last words on what went wrong."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return None if done.returncode == 0 else " / ".join(lines[-3:]) or f"exit code {done.returncode}"
+    wrong = [line for line in lines if WRONG.search(line)]
+    return None if done.returncode == 0 else " / ".join((wrong or lines)[-3:]) or f"exit code {done.returncode}"
 
 
 def as_root() -> list[str] | None:

@@ -131,6 +131,8 @@ def test_last_words_are_the_end_of_what_a_command_says(monkeypatch):
     say = "import sys\nprint('1\\n2\\n\\n3')\nprint('4', file=sys.stderr)\nsys.exit({})"
     assert browser.failure([sys.executable, "-c", say.format(0)]) is None
     assert browser.failure([sys.executable, "-c", say.format(1)]) == "2 / 3 / 4"
+    wrong = "print('Error: no network')\nprint('E: no apt')\nprint('terrors')\nprint('}')\nraise SystemExit(1)"
+    assert browser.failure([sys.executable, "-c", wrong]) == "Error: no network / E: no apt"
     assert browser.failure([sys.executable, "-c", "raise SystemExit(3)"]) == "exit code 3"
     assert "No such file" in browser.failure(["/not/there"])
     monkeypatch.setattr(browser, "LONGEST", 0.05)

@@ -1,6 +1,6 @@
 """Every page of the site in a real browser: what loads, what moves, and what somebody who cannot see it is told.
 
-``bookpress.browser`` says which Chromium, and installs one where there is none; ``BROWSER=skip`` leaves all of this out.
+``bookpress.browser`` says which Chromium, and installs one where there is none; ``BROWSER=skip`` leaves all this out.
 """
 
 import functools
@@ -37,7 +37,7 @@ def browser(request):
     try:
         found = find(say)
     except PressError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=found, args=QUIET)
         yield chromium
