@@ -60,7 +60,7 @@ def failure(command: Sequence[str]) -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    wrong = [line for line in lines if WRONG.search(line)]
+    wrong = list(dict.fromkeys(line for line in lines if WRONG.search(line)))
     return None if done.returncode == 0 else " / ".join((wrong or lines)[-3:]) or f"exit code {done.returncode}"
 
 
