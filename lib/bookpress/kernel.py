@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 import signal
@@ -171,6 +172,7 @@ def end_with(press: Connection) -> None:
     """Stop this process, its kernel first, when the press stops or closes its end of the connection."""
 
     def stop(*_: object) -> None:
+        logging.disable()  # what waits for the kernel would complain, at some length, that it died
         raise KeyboardInterrupt
 
     def watch() -> None:
