@@ -10,9 +10,18 @@ export UV_SYSTEM_CERTS ?= 1
 # what was compiled once is kept in .venv; where this is set, every kernel would compile all that it imports
 export PYTHONDONTWRITEBYTECODE :=
 CODE := lib tests benchmarks notebooks
+# Tests run in two processes of one thread each where there are two cores: busy threads would wait for one another. A
+# GPU is for one at a time, as in the press.
+WORKERS ?= $(shell command -v nvidia-smi > /dev/null && echo 1 || \
+	{ test $$(env -u OMP_NUM_THREADS nproc 2> /dev/null || getconf _NPROCESSORS_ONLN) -ge 2 && echo 2; } || echo 1)
+PYTEST = $(if $(filter-out 0 1,$(WORKERS)),OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=$${MKL_NUM_THREADS:-1}) \
+	$(BIN)/pytest $(if $(filter-out 0 1,$(WORKERS)),-n $(WORKERS) --dist loadfile)
+# the long chapters first, so that none is left to the end; then whatever else there is
+LONG := $(foreach number,03 06 05 04,$(wildcard notebooks/$(number)_*.ipynb))
+NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 
 PARAMETERS := PROFILE DATASET SEED EXTRACTORS SET
-KNOWN := $(PARAMETERS) EXECUTED FRESH PORT PYTHON BROWSER CHROMIUM
+KNOWN := $(PARAMETERS) EXECUTED FRESH PORT PYTHON WORKERS BROWSER CHROMIUM
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MAKEOVERRIDES -%,$(GIVEN))
 ifneq ($(strip $(UNKNOWN)),)
@@ -65,18 +74,18 @@ types: $(STAMP) ## types of the library
 	@$(BIN)/mypy
 
 unit: $(STAMP) ## unit tests
-	@$(BIN)/pytest tests/bookpress tests/facepoison tests/test_fingerprint.py tests/test_bench.py
+	@$(PYTEST) tests/bookpress tests/facepoison tests/test_fingerprint.py tests/test_bench.py
 
 # With FRESH=1 nothing of an old store is seen, and what was computed becomes the store.
 nbval: $(STAMP) ## run the chapters at their defaults and compare what their checked cells say
 	@$(BIN)/pytest tests/notebooks
 	$(if $(FRESH),@rm -rf $(STORE)-fresh)
-	@$(if $(FRESH),FACEPOISON_STORE=$(CURDIR)/$(STORE)-fresh) $(BIN)/pytest -v --nbval-lax --nbval-current-env \
-		--nbval-sanitize-with tests/notebooks/sanitise.cfg -p no:cacheprovider --durations 5 notebooks
+	@$(if $(FRESH),FACEPOISON_STORE=$(CURDIR)/$(STORE)-fresh) $(PYTEST) $(if $(filter-out 0 1,$(WORKERS)),--no-loadscope-reorder) -v --nbval-lax --nbval-current-env \
+		--nbval-sanitize-with tests/notebooks/sanitise.cfg -p no:cacheprovider --durations 5 $(NOTEBOOKS)
 	$(if $(FRESH),@rm -rf $(STORE) && if test -d $(STORE)-fresh; then mv $(STORE)-fresh $(STORE); fi)
 
 results: $(STAMP) ## make a sample of what comes with the book anew, and see that spoilt pictures and labels turn claims red
-	@$(BIN)/pytest -rP tests/results
+	@$(PYTEST) -rP tests/results
 
 register: $(STAMP) ## run the chapters at the registered setting and commit to what their checked cells say
 	$(PRESS) register

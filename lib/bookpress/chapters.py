@@ -80,6 +80,11 @@ def read(path: Path) -> Notebook:
         raise PressError(f"{path.name}: not a notebook: restore it or make it anew in JupyterLab") from error
 
 
+def text_of(notebook: Notebook) -> str:
+    """A notebook as Jupyter writes it to a file."""
+    return str(nbformat.writes(notebook).rstrip("\n") + "\n")
+
+
 def tags(cell: Notebook) -> list[str]:
     """The tags of a cell."""
     return list(cell.metadata.get("tags", []))
@@ -199,6 +204,16 @@ def device() -> str:
         if names[0].strip():
             return names[0].strip()
     return f"CPU ({platform.machine()})"
+
+
+@cache
+def processor() -> str:
+    """The name of the GPU or else the CPU that computations run on, as its maker calls it."""
+    if not device().startswith("CPU"):
+        return device()
+    told = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*: (.+)$", told.read_text(), re.MULTILINE) if told.is_file() else None
+    return " ".join((named[1] if named else platform.processor()).split()) or device()
 
 
 @cache

@@ -1,35 +1,28 @@
-"""Runs the chapters in order with papermill: only those whose fingerprint changed, each written whole when done."""
+"""Runs the chapters with papermill, two at once where that is quicker: only those whose fingerprint changed.
+
+Each is written whole when it is done.
+"""
 
 from __future__ import annotations
 
 import datetime
-import re
-import shutil
-import sys
-import time
-from collections.abc import Callable
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from nbformat import NotebookNode as Notebook
 
 from bookpress import chapters as ch
-from bookpress.chapters import Run
+from bookpress.chapters import Run, text_of
 from bookpress.files import PressError, write_whole
-
-PLAIN = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people read them."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def text_of(notebook: Notebook) -> str:
-    """A notebook as Jupyter writes it to a file."""
-    return str(nbformat.writes(notebook).rstrip("\n") + "\n")
+from bookpress.kernel import Done, Job, work
+from bookpress.progress import Expected, Plan, Progress
 
 
 def folder_of(root: Path, run: Run) -> Path:
@@ -44,122 +37,156 @@ def recorded(path: Path) -> Notebook:
     return ch.read(path).metadata.get("bookpress", nbformat.from_dict({}))
 
 
-def expected(notebook: Notebook, before: Notebook) -> dict[str, float]:
-    """Seconds by cell id, from the last run, else from the cells, which keep theirs at the registered setting."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return {cell.id: float(before.get("cells", {}).get(cell.id, cell.metadata.get("seconds", 0))) for cell in code}
-
-
-class Progress:
-    """Says which chapter and cell is running, the time so far, and the time expected."""
-
-    def __init__(self, names: list[str], plan: list[dict[str, float]]) -> None:
-        self.names = names
-        self.plan = plan
-        self.start = time.monotonic()
-        self.live = sys.stdout.isatty()
-        self.where = ""
-
-    def say(self, chapter: int, cell: str) -> None:
-        """Announce a cell, by its id, of the chapter with a number counted from 0."""
-        order = list(self.plan[chapter])
-        if cell not in order:  # the cell that papermill puts the parameters into
-            return
-        number = order.index(cell)
-        so_far = time.monotonic() - self.start
-        left = sum(list(self.plan[chapter].values())[number:]) + sum(
-            sum(more.values()) for more in self.plan[chapter + 1 :]
-        )
-        self.where = f"{self.names[chapter]}, cell {number + 1} of {len(order)}"
-        outlook = f", about {duration(so_far + left)} in all" if left else ""
-        line = f"chapter {chapter + 1} of {len(self.plan)}: {self.where}; {duration(so_far)} so far{outlook}"
-        if self.live:  # a longer line would wrap and could not be overwritten
-            line = f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}"
-        print(line, end="" if self.live else "\n", flush=True)
-
-    def end_line(self) -> None:
-        """Make room for another line where one was being overwritten."""
-        if self.live and self.where:
-            print(flush=True)
-
-
-def papermill_engine(announce: Callable[[str], None]) -> list[Notebook]:
-    """Register an engine with papermill that tells ``announce`` the id of each code cell before it runs.
-
-    Returns:
-        Empty; the notebook appears in it when it begins to run, and can be looked at should it fail.
-    """
-    from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
-
-    running: list[Notebook] = []
-
-    class Announcing(NBClientEngine):  # type: ignore[misc]
-        @classmethod
-        def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **kwargs: object) -> None:
-            begin = nb_man.cell_start
-            running.append(nb_man.nb)
-
-            def cell_start(cell: Notebook, cell_index: int | None = None, **more: object) -> None:
-                if cell.cell_type == "code":
-                    announce(cell.id)
-                begin(cell, cell_index, **more)
-
-            nb_man.cell_start = cell_start
-            super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
-
-    papermill_engines.register("bookpress", Announcing)
-    return running
-
-
-def run_notebook(source: Path, parameters: dict[str, Any], failed: Path, progress: Progress, number: int) -> Notebook:
-    """Execute one notebook in a fresh kernel of this environment, in the notebook's own folder.
+def expected(notebook: Notebook, before: Notebook) -> Plan:
+    """What code cells should take, from the last run, else from the cells, which keep theirs at the registered setting.
 
     Args:
-        source: The notebook.
-        parameters: Names and values, all known to it.
-        failed: Where to leave what ran, should it fail.
-        progress: Told of every cell.
-        number: Which chapter this is, from 0.
+        notebook: The chapter.
+        before: What was recorded of its last run.
+    """
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    ran = before.get("cells", {})
+    return {
+        cell.id: Expected(float(ran[cell.id]), here=True)
+        if cell.id in ran
+        else Expected(float(cell.metadata.get("seconds", 0)), here=False)
+        for cell in code
+    }
+
+
+def longest_first(plans: Sequence[Plan], befores: Sequence[Notebook]) -> list[int]:
+    """Numbers of chapters in the order in which to start them: the long ones first, so that none is left to the end.
+
+    What a chapter once found in the store counts too: who runs it again may have to compute it again.
+    """
+    saved = [sum(before.get("kept", {}).values()) for before in befores]
+    whole = [more + sum(cell.seconds for cell in plan.values()) for more, plan in zip(saved, plans, strict=True)]
+    return sorted(range(len(plans)), key=lambda number: -whole[number])
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def at_once(chapters: int, cores: int, device: str) -> int:
+    """How many chapters to run at once: two, unless there is one, one core, or a GPU, whose memory one may fill."""
+    return 2 if chapters > 1 and cores > 1 and device.startswith("CPU") else 1
+
+
+@dataclass(frozen=True)
+class Running:
+    """A chapter that is running: its number, and the process that runs it."""
+
+    number: int
+    process: SpawnProcess
+
+
+@contextmanager
+def processes() -> Iterator[dict[Connection, Running]]:
+    """Chapters that run, by the connection to each; at the end of the block those which still do are stopped."""
+    running: dict[Connection, Running] = {}
+    try:
+        yield running
+    finally:
+        for connection in running:
+            connection.close()  # which each of them takes for the sign to stop
+        for chapter in running.values():
+            chapter.process.join()
+
+
+def start(job: Job, number: int) -> tuple[Connection, Running]:
+    """Begin to run a chapter."""
+    ours, theirs = multiprocessing.Pipe()
+    # a fresh interpreter: one forked from this would have its threads' locks and no threads
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(job, theirs))
+    process.start()
+    theirs.close()
+    return ours, Running(number, process)
+
+
+def heard(connection: Connection, chapter: Running, name: str) -> str | Done | Exception:
+    """The next that a running chapter has to say: a cell's id, or what became of it."""
+    try:
+        said: str | Done | Exception = connection.recv()
+    except (EOFError, ConnectionResetError):
+        chapter.process.join()
+        code = chapter.process.exitcode
+        return PressError(f"{name}: what ran it ended with code {code}, perhaps out of memory: run again")
+    return said
+
+
+def run_all(jobs: Sequence[Job], progress: Progress) -> Iterator[tuple[int, Done]]:
+    """Run chapters in the progress' order and as many at once, and give each with its number as soon as it is done.
+
+    After a failure no other is begun, but what runs is finished.
 
     Raises:
-        PressError: a cell failed or the kernel died.
+        PressError: at least one failed.
+        OSError: a file of one could not be written.
     """
-    import papermill
-    from nbclient.exceptions import DeadKernelError
+    queue = list(progress.order)
+    failures: list[Exception] = []
+    with processes() as running:
+        while running or (queue and not failures):
+            while queue and not failures and len(running) < progress.at_once:
+                number = queue.pop(0)
+                connection, chapter = start(jobs[number], number)
+                running[connection] = chapter
+            ready = wait(list(running))
+            for connection in [each for each in running if each in ready]:
+                number = running[connection].number
+                name = jobs[number].source.stem
+                said = heard(connection, running[connection], name)
+                if isinstance(said, str):
+                    progress.begin(number, said)
+                    continue
+                progress.end(number)
+                running.pop(connection).process.join()
+                connection.close()
+                if isinstance(said, Done):
+                    yield number, said
+                else:
+                    failures.append(said)
+                    others = ", ".join(jobs[chapter.number].source.stem for chapter in running.values())
+                    if others:
+                        progress.say(f"{name} failed; {others} is finished first")
+    progress.end_line()
+    if len(failures) > 1:
+        raise PressError("\n".join(map(str, failures)))
+    if failures:
+        raise failures[0]
 
-    running = papermill_engine(lambda cell: progress.say(number, cell))
-    try:
-        notebook: Notebook = papermill.execute_notebook(
-            source,
-            None,
-            parameters,
-            engine_name="bookpress",
-            kernel_name="python3",
-            progress_bar=False,
-            request_save_on_cell_execute=False,
-            cwd=source.parent,
-            extra_arguments=["--log-level=50"],
-        )
-    except papermill.PapermillExecutionError as error:
-        progress.end_line()
-        write_whole(failed, text_of(running[0]))
-        trace = PLAIN.sub("", "\n".join(error.traceback))
-        arrow = re.search(r"^-+> \d+ (.*)$", trace, re.MULTILINE)
-        line = f"\n  in:   {arrow.group(1).strip()}" if arrow else ""
-        what = f"{error.ename}: {PLAIN.sub('', str(error.evalue)).strip()}"
-        kept = f"_build/{failed.parent.name}/{failed.name}"
-        raise PressError(f"{progress.where} failed{line}\n  says: {what}\n  what ran is in {kept}") from error
-    except DeadKernelError as error:
-        progress.end_line()
-        raise PressError(
-            f"{progress.where}: the kernel died, perhaps out of memory: give it more and run again"
-        ) from error
-    failed.unlink(missing_ok=True)
+
+def record(done: Done, now: Mapping[str, str], run: Run, job: Job, beside: int) -> Notebook:
+    """An executed chapter with a record of what it was made from, on what, when and how long it took.
+
+    Args:
+        done: What became of it.
+        now: Its fingerprints.
+        run: The run.
+        job: What was run.
+        beside: How many chapters ran at once.
+    """
+    notebook: Notebook = nbformat.reads(done.text, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    notebook.metadata["bookpress"] = {
+        "prints": dict(now),
+        "parameters": {name: run.shown[name] for name in job.parameters},
+        "device": ch.device(),
+        "processor": ch.processor(),
+        "at_once": beside,
+        "versions": ch.versions(),
+        "seconds": round(done.seconds, 1),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cells": {cell.id: cell.metadata.papermill.duration for cell in code},
+        "kept": {cell: round(seconds, 1) for cell, seconds in done.kept.items() if round(seconds, 1)},
+    }
     return notebook
 
 
 def execute(root: Path, run: Run) -> Path:
-    """Run every chapter whose fingerprint is not that of its executed copy, in order.
+    """Run every chapter whose fingerprint is not that of its executed copy.
 
     Args:
         root: Top of the book.
@@ -169,7 +196,7 @@ def execute(root: Path, run: Run) -> Path:
         The folder of the executed chapters.
 
     Raises:
-        PressError: a chapter failed; those before it are kept.
+        PressError: a chapter failed; those that were done before it or beside it are kept.
     """
     folder = folder_of(root, run)
     sources = ch.chapters(root)
@@ -187,22 +214,15 @@ def execute(root: Path, run: Run) -> Path:
         print(f"all {len(sources)} chapters are as they were last run: nothing to run", flush=True)
         return folder
 
-    plan = [expected(notebooks[source], before) for source, before, _ in waiting]
-    progress = Progress([source.stem for source, _, _ in waiting], plan)
-    for number, (source, _, now) in enumerate(waiting):
-        start = time.monotonic()
-        parameters = ch.parameters_for(notebooks[source], run)
-        done = run_notebook(source, parameters, root / "_build" / "failed" / source.name, progress, number)
-        code = [cell for cell in done.cells if cell.cell_type == "code"]
-        done.metadata["bookpress"] = {
-            "prints": now,
-            "parameters": {name: run.shown[name] for name in parameters},
-            "device": ch.device(),
-            "versions": ch.versions(),
-            "seconds": round(time.monotonic() - start, 1),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "cells": {cell.id: cell.metadata.papermill.duration for cell in code},
-        }
-        write_whole(folder / source.name, text_of(done))
-    progress.end_line()
+    plans = [expected(notebooks[source], before) for source, before, _ in waiting]
+    order = longest_first(plans, [before for _, before, _ in waiting])
+    beside = at_once(len(waiting), cores(), ch.device())
+    failed = root / "_build" / "failed"
+    jobs = [
+        Job(source, ch.parameters_for(notebooks[source], run), failed / source.name, one_thread=beside > 1)
+        for source, _, _ in waiting
+    ]
+    for number, done in run_all(jobs, Progress([job.source.stem for job in jobs], plans, order, beside)):
+        made = record(done, waiting[number][2], run, jobs[number], beside)
+        write_whole(folder / jobs[number].source.name, text_of(made))
     return folder

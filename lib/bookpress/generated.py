@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from nbformat import NotebookNode
 from nbformat import NotebookNode as Notebook
 
 from bookpress import verdicts
 from bookpress.claims import shown
-from bookpress.execute import duration
 from bookpress.files import PressError
+from bookpress.progress import duration
 
 PLACE = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
 FRONT = ("value", "low", "high", "n", "clean_error", "test", "bound", "verdict", "id")
@@ -107,6 +108,23 @@ def beside(
     return html_table("The paper's findings and ours.", ("the paper", "here", "our claims"), rows)
 
 
+def kept(run: Mapping[str, Any]) -> str:
+    """How long what a chapter found in the store once took, as words in brackets; empty where it found nothing."""
+    seconds = sum(run.get("kept", {}).values())
+    return f" (results kept from before once took {duration(seconds)})" if round(seconds) else ""
+
+
+def took(run: Mapping[str, Any]) -> str:
+    """How long a chapter ran, in words."""
+    return f"{duration(run['seconds'])}{kept(run)}"
+
+
+def hardware(run: Mapping[str, Any]) -> str:
+    """What a chapter ran on, in words: the processor, and whether another chapter ran beside it."""
+    name = str(run.get("processor") or run["device"])
+    return f"{name}, beside another chapter" if run.get("at_once", 1) > 1 else name
+
+
 def times(runs: Mapping[str, Notebook], cards: Mapping[str, Mapping[str, Any]]) -> str:
     """What each chapter and each shipped study took and on what, as two HTML tables.
 
@@ -115,11 +133,14 @@ def times(runs: Mapping[str, Notebook], cards: Mapping[str, Mapping[str, Any]]) 
         cards: Cards of the shipped studies by name.
     """
     ran = [
-        (html.escape(title), duration(run.seconds), html.escape(run.device), html.escape(run.date[:10]))
+        (html.escape(title), took(run), html.escape(hardware(run)), html.escape(run.date[:10]))
         for title, run in runs.items()
     ]
-    total = sum(run.seconds for run in runs.values())
-    ran.append(("all chapters", duration(total), "", ""))
+    total = NotebookNode(
+        seconds=sum(run.seconds for run in runs.values()),
+        kept={title: sum(run.get("kept", {}).values()) for title, run in runs.items()},
+    )
+    ran.append(("all chapters, added up", took(total), "", ""))
     studies = [
         (
             html.escape(name),
@@ -133,7 +154,7 @@ def times(runs: Mapping[str, Notebook], cards: Mapping[str, Mapping[str, Any]]) 
     ]
     return "\n\n".join(
         [
-            html_table("The chapters of this site.", ("chapter", "time", "device", "date"), ran),
+            html_table("The chapters of this site.", ("chapter", "time", "processor", "date"), ran),
             html_table(
                 "Results that come with the book. What the store held already, poisons mostly, is not in the times.",
                 ("result", "time", "device", "version", "commit", "command"),

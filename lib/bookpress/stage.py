@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import distribution
@@ -20,12 +21,15 @@ from nbformat import NotebookNode as Notebook
 
 from bookpress import chapters as ch
 from bookpress import generated, verdicts
+from bookpress.chapters import text_of
 from bookpress.claims import registered_claims, shown
-from bookpress.execute import duration, text_of
 from bookpress.files import PressError
+from bookpress.progress import duration
 
 Claim = dict[str, Any]
 PAGE_VERSIONS = ("python", "torch", "torchvision", "numpy", "scipy", "timm", "facenet-pytorch")
+READING = re.compile(r"(\*\*Time:\*\* \d+ minutes to read)\.")
+"""How the head of a chapter ends; what running it took is known when it has run."""
 ENDINGS = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 
 
@@ -103,14 +107,21 @@ def ran_on(recorded: Notebook, shows: Mapping[str, int]) -> Notebook:
     rows = {
         **{name: recorded.parameters[name] for name in names},
         "device": recorded.device,
+        "processor": generated.hardware(recorded),
         "libraries": ", ".join(versions),
-        "time": duration(recorded.seconds),
+        "time": generated.took(recorded),
         "date": recorded.date[:10],
         "shows": ", ".join(f"{count} {what}" for what, count in shows.items()),
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     text = f"````{{admonition}} What this page ran on\n:class: ran-on\n\n| | |\n|---|---|\n{lines}\n````"
     return nbformat.v4.new_markdown_cell(text, id="what-this-page-ran-on")
+
+
+def with_time(text: str, recorded: Notebook) -> str:
+    """A chapter's text whose head says, after how long it is to read, how long it ran here and on what."""
+    ran = f"ran in {duration(recorded.seconds)} on {generated.hardware(recorded)}{generated.kept(recorded)}"
+    return READING.sub(lambda found: f"{found[1]}; {ran}.", text)
 
 
 def stage_chapter(executed: Notebook, chapter: str, figures: Path) -> tuple[Notebook, list[Claim]]:
@@ -149,6 +160,8 @@ def stage_chapter(executed: Notebook, chapter: str, figures: Path) -> tuple[Note
                 shows["figures"] += 1
                 # on the page there is no kernel that could compute
                 cell.outputs[place] = nbformat.v4.new_output("display_data", {"text/html": output.data["text/html"]})
+        if cell.cell_type == "markdown":
+            cell.source = with_time(cell.source, recorded)
         cell.metadata.pop("papermill", None)
         cells.append(cell)
     metadata = {"kernelspec": executed.metadata.kernelspec, "language_info": executed.metadata.language_info}

@@ -10,7 +10,8 @@ from nbformat import NotebookNode as Notebook
 
 import fingerprint
 from bookpress import chapters as ch
-from bookpress.execute import recorded, text_of
+from bookpress.chapters import text_of
+from bookpress.execute import recorded
 from bookpress.files import PressError, write_whole
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -116,9 +117,10 @@ def register(root: Path, executed: Path) -> Iterator[str]:
             cell["outputs"] = said[cell.id].outputs
             if not kept(cell.outputs):
                 raise PressError(f"{source.name}, cell '{cell.id}': checked, but it prints and displays no text")
-        took = recorded(executed / source.name).cells
+        ran = recorded(executed / source.name)
         for cell in notebook.cells:
-            cell.metadata["seconds"] = steady(took.get(cell.id, 0), cell.metadata.get("seconds", 0))
+            took = ran.cells.get(cell.id, 0) + ran.get("kept", {}).get(cell.id, 0)  # as from an empty store
+            cell.metadata["seconds"] = steady(took, cell.metadata.get("seconds", 0))
         text = text_of(stripped(notebook))
         if text != source.read_text():
             write_whole(source, text)

@@ -20,6 +20,7 @@ from typing import Protocol, runtime_checkable
 
 import safetensors
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -128,6 +129,13 @@ def resumable(folder: Path, name: str, suffix: str, *, by: Sequence[Callable[...
     return folder / f"{name.replace(' ', '-').replace('/', '-')}-{key(name, by, parts)[:20]}{suffix}"
 
 
+def unwritable(path: Path, error: Exception) -> InputError:
+    """What to say of a file that could not be written, by the error that came of trying."""
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    what = "the disk is full: free some space" if full else f"cannot be written ({error})"
+    return InputError(f"{path}: {what}, then run again; nothing was lost")
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that becomes ``path`` on success and disappears on failure.
@@ -142,17 +150,58 @@ def written_whole(path: Path) -> Iterator[Path]:
         scratch.chmod(0o644)  # some writers leave files that only their owner can read
         os.replace(scratch, path)
     except (OSError, safetensors.SafetensorError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        what = "the disk is full: free some space" if full else f"cannot be written ({error})"
-        raise InputError(f"{path}: {what}, then run again; nothing was lost") from error
+        raise unwritable(path, error) from error
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep every other process from making the file ``path`` until the block ends; waits while another one does.
+
+    The lock is the system's, on a file ``.NAME.lock`` beside it that stays: it ends with the process that holds it,
+    however that ends.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.stem}.lock"))
+        lock.acquire()
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _found(path: Path) -> Kept | None:
+    """The result in a file of the store; None where there is none, or none that can be read."""
+    try:
+        with safetensors.safe_open(path, "pt") as handle:
+            seconds = float(handle.metadata()["seconds"])
+        return Kept(load_file(path), seconds, computed_now=False)
+    except (FileNotFoundError, safetensors.SafetensorError):
+        return None  # a damaged file is computed again, and replaced
+
+
+def _note(path: Path, saved: float) -> None:
+    """Add a result that was asked for, and the seconds that its being there saved, to ``FACEPOISON_STORE_LOG``."""
+    log = os.environ.get("FACEPOISON_STORE_LOG")
+    if log:
+        with Path(log).open("a") as file:
+            file.write(f"{path.parent.name}/{path.stem} {saved!r}\n")
 
 
 def remember(
     name: str, compute: Callable[[], Arrays], *, by: Sequence[Callable[..., object]] = (), **parts: object
 ) -> Kept:
     """The result of ``compute``, from the store where it holds one, else computed and kept.
+
+    Of several processes that want the same result at once, one computes it and the others wait for that. ``compute``
+    may remember things itself, as long as none of them is made from this very result.
 
     Args:
         name: What the result is, for people who look into the store.
@@ -167,16 +216,18 @@ def remember(
         InputError: the store cannot be written.
     """
     path = root() / name / f"{key(name, by or (compute,), parts)}.safetensors"
-    if path.is_file():
-        try:
-            with safetensors.safe_open(path, "pt") as handle:
-                seconds = float(handle.metadata()["seconds"])
-            return Kept(load_file(path), seconds, computed_now=False)
-        except safetensors.SafetensorError:
-            path.unlink()  # a damaged file is computed again
-    start = time.perf_counter()
-    arrays = {label: array.detach().cpu().contiguous() for label, array in compute().items()}
-    seconds = time.perf_counter() - start
-    with written_whole(path) as scratch:
-        save_file(arrays, scratch, metadata={"seconds": repr(seconds), "name": name})
+    found = _found(path)
+    if found:
+        _note(path, found.seconds)
+        return found
+    with held(path):
+        _note(path, 0)
+        found = _found(path)  # while this process waited, another one may have kept it
+        if found:
+            return found
+        start = time.perf_counter()
+        arrays = {label: array.detach().cpu().contiguous() for label, array in compute().items()}
+        seconds = time.perf_counter() - start
+        with written_whole(path) as scratch:
+            save_file(arrays, scratch, metadata={"seconds": repr(seconds), "name": name})
     return Kept(arrays, seconds, computed_now=True)

@@ -9,7 +9,7 @@ from test_stage import CLAIM, executed, marked
 from tiny_book import notebook
 
 from bookpress import build, cli
-from bookpress.execute import text_of
+from bookpress.chapters import text_of
 from bookpress.files import PressError
 
 ROOT = Path(__file__).parents[2]

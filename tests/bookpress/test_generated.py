@@ -67,9 +67,20 @@ def test_times_are_added_up():
     card = {"seconds": 5.0, "device": "cpu", "versions": {"torch": "2.9"}, "commit": "0123456789", "command": "make x"}
     page = generated.times({"1 Faces": run, "2 More": run}, {"poison": card})
     assert page.count("<caption>") == 2
-    assert "all chapters" in page
+    assert '<th scope="row">all chapters, added up</th><td>2 min 00 s</td>' in page
     assert "<code>0123456</code>" in page
     assert "2026-01-02<" in page
+
+
+def test_a_time_says_what_was_kept_and_what_ran_beside_it():
+    run = NotebookNode(seconds=60.4, device="CPU (x86_64)", date="2026-01-02T03:04")
+    assert generated.took(run) == "1 min 00 s"
+    assert generated.hardware(run) == "CPU (x86_64)"
+    run |= {"kept": {"a": 90.0, "b": 30.0}, "processor": "Some CPU", "at_once": 2}
+    assert generated.took(run) == "1 min 00 s (results kept from before once took 2 min 00 s)"
+    assert generated.hardware(run) == "Some CPU, beside another chapter"
+    total = generated.times({"1 Faces": run, "2 More": run}, {})
+    assert "<td>2 min 01 s (results kept from before once took 4 min 00 s)</td>" in total
 
 
 def test_the_first_page_draws_the_claims_that_have_a_label(tmp_path):

@@ -1,13 +1,14 @@
 import base64
+from pathlib import Path
 
 import pytest
 from nbformat import v4
 from tiny_book import notebook
 
 from bookpress import chapters as ch
-from bookpress.execute import text_of
+from bookpress.chapters import text_of
 from bookpress.files import PressError
-from bookpress.stage import card, figure, ran_on, stage, stage_chapter, table
+from bookpress.stage import READING, card, figure, ran_on, stage, stage_chapter, table
 
 CLAIM = {
     "id": "works",
@@ -46,6 +47,8 @@ def executed(*outputs, name="x"):
         "parameters": {"dataset": "procedural", "profile": "fast", "seed": 1},
         "device": "CPU (x86_64)",
         "versions": {"python": "3.11.2", "torch": "2.15.0", "colorama": "1"},
+        "processor": "Some CPU",
+        "at_once": 1,
         "seconds": 75.2,
         "date": "2026-11-23T08:00:00+00:00",
     }
@@ -123,6 +126,7 @@ def test_a_page_says_what_it_ran_on():
         "dataset | procedural",
         "seed | 1",
         "device | CPU (x86_64)",
+        "processor | Some CPU",
         "libraries | python 3.11.2, torch 2.15.0",
         "time | 1 min 15 s",
         "date | 2026-11-23",
@@ -138,6 +142,24 @@ def test_a_staged_chapter_shows_no_parameters_of_the_machine(tmp_path):
     assert claims[0]["profile"] == "fast"
     assert claims[0]["versions"] == {"python": "3.11.2", "torch": "2.15.0"}
     assert claims[0]["value"] == 0.75
+
+
+def test_the_head_of_a_chapter_says_how_long_it_ran_on_what(tmp_path):
+    made = executed()
+    made.cells[0]["source"] = "# x\n\n**You need** nothing. **Time:** 15 minutes to read.\n"
+    made.metadata["bookpress"] |= {"kept": {"cell-0": 100.0, "cell-1": 5.0}, "at_once": 2}
+    staged, _ = stage_chapter(made, "01_one", tmp_path)
+    assert staged.cells[0].source.endswith(
+        "**Time:** 15 minutes to read; ran in 1 min 15 s on Some CPU, beside another chapter "
+        "(results kept from before once took 1 min 45 s).\n"
+    )
+
+
+@pytest.mark.parametrize("path", ch.chapters(Path(__file__).parents[2]), ids=lambda path: path.stem)
+def test_every_chapter_leaves_the_press_to_say_what_running_it_takes(path):
+    head = ch.read(path).cells[0].source
+    assert len(READING.findall(head)) == 1
+    assert " to run" not in head
 
 
 def stage_book(book, *outputs):

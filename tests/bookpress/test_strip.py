@@ -5,7 +5,7 @@ from tiny_book import notebook, write
 
 from bookpress import chapters as ch
 from bookpress import strip
-from bookpress.execute import text_of
+from bookpress.chapters import text_of
 from bookpress.files import PressError
 
 
@@ -96,6 +96,11 @@ def test_register_takes_words_and_times_from_the_executed_chapters(book, tmp_pat
     done.metadata["bookpress"]["cells"]["cell-0"] = 30.0  # another machine, not worth a change
     (executed / "01_one.ipynb").write_text(text_of(done))
     assert list(strip.register(book, executed)) == []
+
+    done.metadata["bookpress"]["kept"] = {"cell-0": 65.0}  # which a first run would have computed
+    (executed / "01_one.ipynb").write_text(text_of(done))
+    assert list(strip.register(book, executed)) == ["01_one.ipynb: registered"]
+    assert ch.read(source).cells[2].metadata["seconds"] == 95
 
     done.cells[3]["outputs"] = []
     (executed / "01_one.ipynb").write_text(text_of(done))

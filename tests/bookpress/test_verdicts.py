@@ -7,8 +7,8 @@ from nbformat import v4
 
 from bookpress import chapters as ch
 from bookpress import verdicts
+from bookpress.chapters import text_of
 from bookpress.claims import registered_claims
-from bookpress.execute import text_of
 from bookpress.files import PressError
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@
 import nbformat
 from nbformat import v4
 
-from bookpress.execute import text_of
+from bookpress.chapters import text_of
 
 PARAMETERS = 'profile = "fast"\ndataset = "procedural"\nseed = 1'
 PROTOCOL = """

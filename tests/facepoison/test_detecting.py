@@ -203,12 +203,12 @@ def test_a_reply_is_kept_and_belongs_to_one_detector(tmp_path, monkeypatch):
     made = detecting.craft_replies(said.append, own, [tiny_extractor(0)], first, asked)
     assert (made.shape, made.dtype) == (torch.cat(own).shape, torch.uint8)
     assert said == ["evading: 1 of 2 people", "evading: 2 of 2 people"]
-    assert len(list(tmp_path.glob("evading/*"))) == 2
+    assert len(list(tmp_path.glob("evading/*.safetensors"))) == 2
     assert torch.equal(detecting.craft_replies(said.append, own, [tiny_extractor(0)], first, asked), made)
-    assert len(list(tmp_path.glob("evading/*"))) == 2
+    assert len(list(tmp_path.glob("evading/*.safetensors"))) == 2
     detecting.craft_replies(said.append, own, [tiny_extractor(0)], second, asked)
     detecting.craft_replies(said.append, own, [tiny_extractor(0)], first, asked | {"margin": 2.0})
-    assert len(list(tmp_path.glob("evading/*"))) == 6
+    assert len(list(tmp_path.glob("evading/*.safetensors"))) == 6
 
 
 def test_networks_together_count_alike():

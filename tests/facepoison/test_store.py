@@ -1,5 +1,8 @@
 import errno
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -111,3 +114,86 @@ def test_interruption_leaves_no_half_file(tmp_path):
 def test_unknown_kinds_of_parts_are_refused():
     with pytest.raises(TypeError, match="store key"):
         store.key("thing", [], {"part": object()})
+
+
+ANOTHER = """
+import sys, time
+from pathlib import Path
+import torch
+from facepoison import store
+
+notes = Path(sys.argv[1])
+
+def inner():
+    return {"x": torch.arange(3)}
+
+def compute():
+    store.remember("inner", inner)
+    with notes.open("a") as file:
+        file.write("computed\\n")
+    time.sleep(float(sys.argv[2]))
+    return {"x": torch.arange(3)}
+
+print(store.remember("thing", compute, by=()).computed_now, flush=True)
+"""
+
+
+def another(notes, seconds):
+    """A process that wants the result "thing", and takes so long where it computes it."""
+    environment = {**os.environ, "PYTHONPATH": str(store.fingerprint.LIB)}
+    command = [sys.executable, "-c", ANOTHER, str(notes), str(seconds)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(path):
+    for _ in range(600):
+        if path.is_file() and path.read_text():
+            return
+        time.sleep(0.1)
+    raise TimeoutError(path)
+
+
+@pytest.mark.slow
+def test_two_processes_that_want_the_same_compute_it_once(tmp_path, own_store):
+    notes = tmp_path / "notes"
+    first = another(notes, 2)
+    wait_for(notes)
+    assert not list(own_store.glob("thing/*.safetensors"))  # the first is still at it
+    second = another(notes, 2)
+    said = [process.communicate(timeout=60)[0] for process in (first, second)]
+    assert said == ["True\n", "False\n"]
+    assert notes.read_text() == "computed\n"
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_was_computing_can_be_computed(tmp_path):
+    killed = another(tmp_path / "killed", 600)
+    wait_for(tmp_path / "killed")
+    killed.kill()
+    killed.communicate()
+    assert another(tmp_path / "next", 0).communicate(timeout=60)[0] == "True\n"
+
+
+def test_another_result_is_not_waited_for(tmp_path):
+    calls = []
+    with store.held(tmp_path / "store" / "thing" / "other.safetensors"):
+        store.remember("thing", counted(calls))
+    assert calls
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match="cannot be written"), store.held(tmp_path / "file" / "x.safetensors"):
+        pass
+
+
+def test_what_was_asked_for_and_what_that_saved_is_noted(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    monkeypatch.setenv("FACEPOISON_STORE_LOG", str(log))
+    first = store.remember("thing", counted([]))
+    store.remember("thing", counted([]))
+    (name, computed), (again, saved) = (line.split(" ") for line in log.read_text().splitlines())
+    assert name == again
+    assert name.startswith("thing/")
+    assert float(computed) == 0
+    assert float(saved) == first.seconds > 0

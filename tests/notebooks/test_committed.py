@@ -10,7 +10,7 @@ import pytest
 from nbformat import v4
 
 from bookpress import chapters, strip
-from bookpress.execute import text_of
+from bookpress.chapters import text_of
 
 ROOT = Path(__file__).parents[2]
 SETTING = tomllib.loads((ROOT / "data" / "protocol.toml").read_text())["registered"]

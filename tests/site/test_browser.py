@@ -1,12 +1,11 @@
 """Every page of the site in a real browser: what loads, what moves, and what somebody who cannot see it is told.
 
-Chromium is looked for on the PATH, or where ``CHROMIUM`` says. ``BROWSER=skip`` leaves these tests out.
+``bookpress.browser`` says which Chromium, and installs one where there is none; ``BROWSER=skip`` leaves all this out.
 """
 
 import functools
 import http.server
 import os
-import shutil
 import threading
 from pathlib import Path
 
@@ -15,11 +14,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 from bookpress import chapters
+from bookpress.browser import find
+from bookpress.files import PressError
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "_build" / "html"
 PAGES = chapters.pages(ROOT)
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 LOOKS = {"desktop, light": (1280, "light"), "phone, dark": (390, "dark")}
 
@@ -27,10 +27,17 @@ pytestmark = pytest.mark.skipif(os.environ.get("BROWSER") == "skip", reason="BRO
 
 
 @pytest.fixture(scope="session")
-def browser():
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if not found:
-        pytest.fail("no Chromium: install one ('apt-get install chromium'), name it in CHROMIUM=, or say BROWSER=skip")
+def browser(request):
+    terminal = request.config.pluginmanager.getplugin("capturemanager")
+
+    def say(line):
+        with terminal.global_and_fixture_disabled():
+            print(line, flush=True)
+
+    try:
+        found = find(say)
+    except PressError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=found, args=QUIET)
         yield chromium
