@@ -1,7 +1,8 @@
 """What the attacks cost, as ratios within one run: python benchmarks/bench.py [--device cuda] [--size 64 112].
 
 A step of LowKey and of Fawkes v1.0 against the bare forward pass and input gradient of the same views through the same
-surrogates; against PGD of torchattacks on the same surrogates, as many pictures through each; and the seconds that 100
+surrogates, prepared as the attacks prepare them; these bare passes against those of the surrogates as given; PGD of
+torchattacks, as many pictures through each surrogate, on the surrogates as given and prepared; and the seconds that 100
 pictures of one person take. Everything is warmed up, waited for, and measured in turns: the ratio is taken within a
 round, and its median and quartiles over rounds are shown. Seconds hang on the machine and on what else it does, ratios
 far less; neither is ever a test.
@@ -41,11 +42,12 @@ import fingerprint
 from facepoison.device import device_kind, pick_device, synchronise, versions
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
+from facepoison.extractors.prepared import prepared
 from facepoison.pictures import to_float
 from facepoison.pictures.procedural import make_pictures
 from facepoison.poisons.fawkes import FAWKES_V1_HIGH, cloak, fawkes_v1
-from facepoison.poisons.lowkey import LOWKEY, PERCEPTUAL, ascend, blur, lowkey
-from facepoison.poisons.steps import start_noise
+from facepoison.poisons.lowkey import LOWKEY, PERCEPTUAL, ascend, blur, lowkey, mirrored
+from facepoison.poisons.steps import channels_last, start_noise
 from facepoison.protocol import read_protocol
 
 HISTORY = Path(__file__).resolve().parent / "history.json"
@@ -96,7 +98,8 @@ class Attack:
         run: Takes so many steps on the batch, and does nothing else.
         whole: The function that users call, taking so many steps.
         views: All pictures that a step sends through each surrogate, float (V, 3, H, W), with the channels last.
-        surrogates: The networks.
+        surrogates: The networks, prepared as the steps have them.
+        given: The networks as users give them.
     """
 
     name: str
@@ -106,55 +109,59 @@ class Attack:
     whole: Callable[[int], object]
     views: Tensor
     surrogates: Sequence[Extractor]
+    given: Sequence[Extractor]
 
 
-def attacks(pixels: Tensor, surrogates: Sequence[Extractor]) -> list[Attack]:
+def attacks(pixels: Tensor, given: Sequence[Extractor]) -> list[Attack]:
     """Both attacks on a batch of uint8 pictures (B, 3, H, W) that is where the surrogates are."""
     clean, batch = to_float(pixels), len(pixels)
+    # The wrapper is said to be in evaluation mode as well: torchattacks puts a model back into the mode that it states.
+    given = [surrogate.eval() for surrogate in given]
+    surrogates = [prepared(surrogate).eval() for surrogate in given]
     start = start_noise(pixels, LOWKEY.start, SEED, "lowkey")
     picture = clean + start
-    smooth = blur(picture, LOWKEY)
-    four = torch.cat([view for each in (picture, smooth) for view in (each, each.flip(-1))])
-    few = surrogates[: FAWKES_V1_HIGH.extractors]
+    four = mirrored(picture, blur(picture, LOWKEY))
+    few = FAWKES_V1_HIGH.extractors
     modifier = start_noise(pixels, FAWKES_V1_HIGH.start, SEED, "fawkes v1.0")
 
     def lowkey_steps(n: int) -> Tensor:
         return ascend(clean, start, surrogates, replace(LOWKEY, steps=n), PERCEPTUAL[LOWKEY.perceptual])
 
     def lowkey_whole(n: int) -> Tensor:
-        return lowkey(pixels, surrogates, replace(LOWKEY, steps=n), seed=SEED, batch=batch)
+        return lowkey(pixels, given, replace(LOWKEY, steps=n), seed=SEED, batch=batch)
 
     def fawkes_steps(n: int) -> Tensor:
-        return cloak(clean, modifier, few, replace(FAWKES_V1_HIGH, steps=n))
+        return cloak(clean, modifier, surrogates[:few], replace(FAWKES_V1_HIGH, steps=n))
 
     def fawkes_whole(n: int) -> Tensor:
-        return fawkes_v1(pixels, few, replace(FAWKES_V1_HIGH, steps=n), seed=SEED, batch=batch)
+        return fawkes_v1(pixels, given[:few], replace(FAWKES_V1_HIGH, steps=n), seed=SEED, batch=batch)
 
     def last(views: Tensor) -> Tensor:
-        return views.clamp(0, 1).contiguous(memory_format=torch.channels_last)
+        return channels_last(views.clamp(0, 1))
 
+    name, steps = FAWKES_V1_HIGH.name, FAWKES_V1_HIGH.steps
     return [
-        Attack("lowkey", "LowKey", LOWKEY.steps, lowkey_steps, lowkey_whole, last(four), surrogates),
-        Attack("fawkes", FAWKES_V1_HIGH.name, FAWKES_V1_HIGH.steps, fawkes_steps, fawkes_whole, last(clean), few),
+        Attack("lowkey", "LowKey", LOWKEY.steps, lowkey_steps, lowkey_whole, last(four), surrogates, given),
+        Attack("fawkes", name, steps, fawkes_steps, fawkes_whole, last(clean), surrogates[:few], given[:few]),
     ]
 
 
-def bare(attack: Attack, steps: int) -> None:
+def bare(views: Tensor, surrogates: Sequence[Extractor], steps: int) -> None:
     """The network passes of so many steps of an attack, forwards and back to the pictures, and nothing else."""
     for _ in range(steps):
-        views = attack.views.detach().requires_grad_()
-        outputs = [surrogate(views) for surrogate in attack.surrogates]
+        views = views.detach().requires_grad_()
+        outputs = [surrogate(views) for surrogate in surrogates]
         torch.autograd.grad(outputs, views, [torch.ones_like(output) for output in outputs])
 
 
-def rival_steps(rival: ModuleType, attack: Attack, steps: int) -> None:
-    """So many steps of PGD by torchattacks on each surrogate as it is given, as many pictures through it as ours has.
+def rival_steps(rival: ModuleType, views: Tensor, surrogates: Sequence[Extractor], steps: int) -> None:
+    """So many steps of PGD by torchattacks on each surrogate, as many pictures through it as a step of ours has.
 
     An embedding serves as logits: what is gained by it does not matter to the clock.
     """
-    labels = torch.zeros(len(attack.views), dtype=torch.int64, device=attack.views.device)
-    pictures = attack.views.contiguous()  # as its users give them
-    for surrogate in attack.surrogates:
+    labels = torch.zeros(len(views), dtype=torch.int64, device=views.device)
+    pictures = views.contiguous()  # as its users give them
+    for surrogate in surrogates:
         rival.PGD(surrogate, eps=8 / 255, alpha=2 / 255, steps=steps, random_start=True)(pictures, labels)
 
 
@@ -201,20 +208,23 @@ def significant(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def cell(plan: Plan, surrogates: Sequence[Extractor], threads: int, size: int, batch: int, until: float) -> list[Row]:
+def cell(plan: Plan, given: Sequence[Extractor], threads: int, size: int, batch: int, until: float) -> list[Row]:
     """All rows of one number of threads, size and batch."""
-    device = surrogates[0].mean.device
+    device = given[0].mean.device
     pixels = make_pictures("benchmark", 1, batch, size, seed=SEED, device=device).pixels.to(device)
-    timed = attacks(pixels, surrogates)
+    timed = attacks(pixels, given)
     works: dict[str, Callable[[], object]] = {}
     for attack in timed:
         works[f"{attack.name} few"] = partial(attack.run, FEW)
         works[f"{attack.name} more"] = partial(attack.run, MORE)
-        works[f"{attack.name} bare"] = partial(bare, attack, MORE - FEW)
+        works[f"{attack.name} bare"] = partial(bare, attack.views, attack.surrogates, MORE - FEW)
+        works[f"{attack.name} bare given"] = partial(bare, attack.views, attack.given, MORE - FEW)
         works[f"{attack.name} whole"] = partial(attack.whole, FEW)
         if plan.rival is not None:
-            works[f"{attack.name} rival few"] = partial(rival_steps, plan.rival, attack, FEW)
-            works[f"{attack.name} rival more"] = partial(rival_steps, plan.rival, attack, MORE)
+            for which, surrogates in (("given", attack.given), ("prepared", attack.surrogates)):
+                for many, steps in (("few", FEW), ("more", MORE)):
+                    work = partial(rival_steps, plan.rival, attack.views, surrogates, steps)
+                    works[f"{attack.name} rival {which} {many}"] = work
     rounds = in_turns(works, device, plan.repeats, until)
     where = {"threads": threads, "size": size, "batch": batch}
     rows: list[Row] = []
@@ -232,16 +242,25 @@ def cell(plan: Plan, surrogates: Sequence[Extractor], threads: int, size: int, b
         def whole(turn: Mapping[str, float], name: str = attack.name, steps: int = attack.steps) -> float:
             return PICTURES / batch * (turn[f"{name} whole"] + (steps - FEW) * step(turn, name))
 
-        def theirs(turn: Mapping[str, float], name: str = attack.name) -> float:
-            return (turn[f"{name} rival more"] - turn[f"{name} rival few"]) / (MORE - FEW)
+        def theirs(turn: Mapping[str, float], which: str, name: str = attack.name) -> float:
+            return (turn[f"{name} rival {which} more"] - turn[f"{name} rival {which} few"]) / (MORE - FEW)
+
+        def gained(turn: Mapping[str, float], name: str = attack.name) -> float:
+            return turn[f"{name} bare given"] / turn[f"{name} bare"]
 
         add("over_bare", f"{attack.title} step / bare passes", "ratio", [step(turn) / passes(turn) for turn in rounds])
-        what = f"torchattacks PGD / {attack.title}, per pass"
-        if plan.rival is None:
-            absent = "not measured: torchattacks is not at hand (--beside FOLDER)"
-            rows.append({"row": f"{attack.name}_rival", "what": what, "unit": "ratio"} | where | {"missing": absent})
-        else:
-            add("rival", what, "ratio", [theirs(turn) / step(turn) for turn in rounds])
+        over_given = [step(turn) / passes(turn) / gained(turn) for turn in rounds]
+        add("over_given", f"{attack.title} step / bare passes as given", "ratio", over_given)
+        add("gained", f"bare {attack.title} passes as given / prepared", "ratio", map(gained, rounds))
+        for row, which in (("rival", "given"), ("rival_prepared", "prepared")):
+            what = f"PGD on models {'as ' if which == 'given' else ''}{which} / {attack.title}"
+            if plan.rival is None:
+                absent = "not measured: torchattacks is not at hand (--beside FOLDER)"
+                rows.append(
+                    {"row": f"{attack.name}_{row}", "what": what, "unit": "ratio"} | where | {"missing": absent}
+                )
+            else:
+                add(row, what, "ratio", [theirs(turn, which) / step(turn) for turn in rounds])
         add("step", f"{attack.title} step", "ms", [1000 * step(turn) for turn in rounds])
         add("bare", f"bare passes of a {attack.title} step", "ms", [1000 * passes(turn) for turn in rounds])
         add("100", f"{PICTURES} pictures by {attack.title}", "s", map(whole, rounds))
@@ -251,8 +270,7 @@ def cell(plan: Plan, surrogates: Sequence[Extractor], threads: int, size: int, b
 def measure(plan: Plan, keep: Keep = lambda rows: None) -> list[Row]:
     """All rows; ``keep`` is given those there are after each number of threads, size and batch."""
     names = read_protocol()["extractors"]["other" if plan.extractors else "procedural"]["surrogates"]
-    # The whole wrapper is said to be in evaluation mode: torchattacks puts a model back into the mode that it states.
-    surrogates = [load_extractor(name, device=plan.device, folder=plan.extractors).eval() for name in names]
+    given = [load_extractor(name, device=plan.device, folder=plan.extractors) for name in names]
     cells = [(threads, size, batch) for threads in plan.threads for size in plan.sizes for batch in plan.batches]
     end = time.perf_counter() + plan.budget if plan.budget else math.inf
     rows: list[Row] = []
@@ -262,7 +280,7 @@ def measure(plan: Plan, keep: Keep = lambda rows: None) -> list[Row]:
             break
         torch.set_num_threads(threads)
         until = now + (end - now) / (len(cells) - done) if plan.budget else math.inf
-        rows += cell(plan, surrogates, threads, size, batch, until)
+        rows += cell(plan, given, threads, size, batch, until)
         keep(rows)
     return rows
 
@@ -320,9 +338,9 @@ def head(run: Row) -> str:
 
 def table(rows: Iterable[Row]) -> str:
     """The rows as people read them."""
-    lines = [f"{'':46} {'px':>4} {'batch':>5} {'threads':>7} {'median':>8} {'quartiles':>17} {'n':>3}"]
+    lines = [f"{'':52} {'px':>4} {'batch':>5} {'threads':>7} {'median':>8} {'quartiles':>17} {'n':>3}"]
     for row in rows:
-        place = f"{row['what']:46} {row['size']:4d} {row['batch']:5d} {row['threads']:7d}"
+        place = f"{row['what']:52} {row['size']:4d} {row['batch']:5d} {row['threads']:7d}"
         if "missing" in row:
             lines.append(f"{place}  {row['missing']}")
             continue
@@ -374,12 +392,12 @@ def comparison(old: Row, new: Row) -> str:
     lines = [f"{new['commit'][:12]} ({new['date'][:10]}) over {old['commit'][:12]} ({old['date'][:10]})"]
     if (old["device"], old["cpu"]) != (new["device"], new["cpu"]):
         lines.append("other machines: only the rows that are ratios themselves can be compared")
-    lines.append(f"{'':46} {'px':>4} {'batch':>5} {'threads':>7} {'old':>8} {'new':>8} {'new / old':>9}")
+    lines.append(f"{'':52} {'px':>4} {'batch':>5} {'threads':>7} {'old':>8} {'new':>8} {'new / old':>9}")
     for place, row in after.items():
         if place in before:
             was, now = before[place]["median"], row["median"]
             ratio = f"{now / was:9.3f}" if was else f"{'':9}"
-            where = f"{row['what']:46} {row['size']:4d} {row['batch']:5d} {row['threads']:7d}"
+            where = f"{row['what']:52} {row['size']:4d} {row['batch']:5d} {row['threads']:7d}"
             lines.append(f"{where} {was:8.4g} {now:8.4g} {ratio}")
     return "\n".join(lines)
 

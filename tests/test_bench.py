@@ -56,10 +56,19 @@ def test_bare_passes_are_those_of_the_steps(bench, timed, name):
     attack = timed[name]
     few, few_back = passes(attack, lambda: attack.run(bench.FEW))
     more, more_back = passes(attack, lambda: attack.run(bench.MORE))
-    bare, bare_back = passes(attack, lambda: bench.bare(attack, bench.MORE - bench.FEW))
+    bare, bare_back = passes(attack, lambda: bench.bare(attack.views, attack.surrogates, bench.MORE - bench.FEW))
     assert sorted(bare) == sorted(more[len(few) :])
     assert sorted(bare_back) == sorted(more_back[len(few_back) :])
     assert len(bare) == len(bare_back) == (bench.MORE - bench.FEW) * len(attack.surrogates)
+
+
+def test_the_given_surrogates_stay_as_they_are(timed):
+    for attack in timed.values():
+        for given, ready in zip(attack.given, attack.surrogates, strict=True):
+            assert given is not ready
+            assert given.key_parts() == ready.key_parts()
+            assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in given.modules())
+            torch.testing.assert_close(ready(attack.views), given(attack.views), rtol=1e-3, atol=1e-3)
 
 
 def test_the_views_are_those_of_the_first_step(bench, timed):

@@ -49,16 +49,19 @@ def blurred(pictures: Tensor, size: int, sigma: float) -> Tensor:
 
 def ssim_to(others: Tensor) -> Callable[[Tensor], Tensor]:
     """Structural similarity to pictures that stay the same: what hangs on them alone is computed once; see ``ssim``."""
-    mean_b, square_b = blurred(torch.stack((others, others.square())), WINDOW, SIGMA).unbind()
-    power_b = mean_b.square()
+    twice = 2 * others
+    twice_mean_b, square_b = blurred(twice, WINDOW, SIGMA), blurred(others.square(), WINDOW, SIGMA)
+    power_b = (twice_mean_b / 2).square()
 
     def similarity(pictures: Tensor) -> Tensor:
-        maps = torch.stack((pictures, pictures * others, pictures.square()))
-        mean_a, cross, square_a = blurred(maps, WINDOW, SIGMA).unbind()
-        product, power = 2 * mean_a * mean_b, mean_a.square() + power_b
-        luminance = (product + K1**2) / (power + K1**2)
-        structure = (2 * cross - product + K2**2) / (square_a + square_b - power + K2**2)
-        return (luminance * structure).mean(dim=(1, 2, 3))
+        mean_a = blurred(pictures, WINDOW, SIGMA)
+        twice_cross = blurred(pictures * twice, WINDOW, SIGMA)
+        square_a = blurred(pictures * pictures, WINDOW, SIGMA)
+        product, power_a = mean_a * twice_mean_b, mean_a * mean_a
+        # Luminance times structure as one fraction; what hangs on the others alone is in brackets of its own.
+        above = (product + K1**2) * (twice_cross - product + K2**2)
+        below = (power_a + (power_b + K1**2)) * (square_a - power_a + (square_b - power_b + K2**2))
+        return (above / below).mean(dim=(1, 2, 3))
 
     return similarity
 
@@ -97,7 +100,7 @@ def dssim_to(others: Tensor) -> Callable[[Tensor], Tensor]:
         others: Float (N, C, H, W) in [0, 1].
 
     Returns:
-        A function of pictures shaped like them that gives what ``dssim`` gives, in three quarters of its time.
+        A function of pictures shaped like them that gives what ``dssim`` gives, in two thirds of its time.
 
     Raises:
         InputError: a picture is smaller than the window.
