@@ -8,9 +8,11 @@ from __future__ import annotations
 import datetime
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -100,7 +102,12 @@ def start(job: Job, number: int) -> tuple[Connection, Running]:
     ours, theirs = multiprocessing.Pipe()
     # a fresh interpreter: one forked from this would have its threads' locks and no threads
     process = multiprocessing.get_context("spawn").Process(target=work, args=(job, theirs))
-    process.start()
+    resource_tracker.ensure_running()  # which unblocks signals where it is started later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # held back there until it knows what to do
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     return ours, Running(number, process)
 

@@ -181,16 +181,17 @@ def end_with(press: Connection) -> None:
 
     main = threading.get_ident()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal: the press stops us
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, stop)
     threading.Thread(target=watch, daemon=True).start()
 
 
 def work(job: Job, press: Connection) -> None:
     """Run a chapter and tell the press of each cell, by its id, and what became of it: a ``Done`` or an error."""
-    end_with(press)
-    if job.one_thread and "OMP_NUM_THREADS" not in os.environ:
-        os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     try:
+        end_with(press)
+        if job.one_thread and "OMP_NUM_THREADS" not in os.environ:
+            os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         try:
             outcome: Done | PressError | OSError = run_notebook(job, press.send)
         except (PressError, OSError) as error:

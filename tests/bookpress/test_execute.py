@@ -65,7 +65,8 @@ def test_only_what_changed_runs_and_a_failure_keeps_what_was_done(book, capsys):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_ends_with_130_and_its_kernels(book):
+@pytest.mark.parametrize("reaches", ["the press", "all that a terminal runs"])
+def test_a_stopped_run_ends_with_130_and_its_kernels(book, reaches):
     pids = [book / "one", book / "two"]
     for name, pid in zip(("01_one", "02_two"), pids, strict=True):
         write(book, name, SLOW.format(pid.name))
@@ -73,6 +74,7 @@ def test_a_stopped_run_ends_with_130_and_its_kernels(book):
         [sys.executable, "-m", "bookpress", "execute"],
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # a shell's background jobs ignore it
     )
     running = pids[: execute_module.at_once(2, execute_module.cores(), ch.device())]
@@ -80,7 +82,7 @@ def test_a_stopped_run_ends_with_130_and_its_kernels(book):
         if all(pid.is_file() and pid.read_text() for pid in running):
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    (os.kill if reaches == "the press" else os.killpg)(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert said.strip().splitlines()[-1].startswith("stopped: what was finished is kept")
@@ -89,6 +91,25 @@ def test_a_stopped_run_ends_with_130_and_its_kernels(book):
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid.read_text()), 0)
     assert not list((book / "_build").rglob("0*.ipynb"))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_as_it_begins_says_no_more_than_that(book):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bookpress", "execute"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # as above
+    )
+    while "02_two: to run" not in process.stdout.readline():
+        pass
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip() == "stopped: what was finished is kept, the same command goes on from there"
 
 
 @pytest.mark.slow
