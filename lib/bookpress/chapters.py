@@ -252,17 +252,19 @@ def text_print(notebook: Notebook) -> str:
 def prints(root: Path, notebook: Notebook, run: Run) -> dict[str, str]:
     """Fingerprints of all that an executed chapter depends on, by what it is.
 
-    Cell sources and tags, code under ``lib``, files under ``data``, parameters with the folders they name, library
-    versions, and what it runs on.
+    Cell sources and tags, code under ``lib``, files under ``data``, kept runs under ``benchmarks`` for a chapter that
+    names that folder, parameters with the folders they name, library versions, and what it runs on.
     """
     lib, data = root / "lib", root / "data"
     values = parameters_for(notebook, run)
     folders = [of_folder(Path(str(values[name]))) for name in values if run.shown[name] == "folder"]
     files = [path for path in data.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    if any('"benchmarks"' in cell.source for cell in notebook.cells):
+        files += (root / "benchmarks").rglob("*.json")
     return {
         "text": text_print(notebook),
         "code": fingerprint.of_sources(fingerprint.closure(imports(notebook), lib), lib),
-        "data": fingerprint.of_files(files, data),
+        "data": fingerprint.of_files(files, root),
         "parameters": fingerprint.of_text(repr(sorted(values.items())), *folders),
         "libraries": fingerprint.of_text(repr(versions())),
         "device": device(),

@@ -1,7 +1,7 @@
 """Extractors made ready for hundreds of passes: the same embeddings but for rounding, and faster gradients.
 
-Left out, as a poisoning of a few pictures does not earn it back: compiling the network, which takes a new process
-longer than it saves.
+torch.compile is left out. On a CPU it took half a minute and more for each network, or seconds from its own cache, and
+what came out, forwards and backwards, was slower for two surrogates of three.
 """
 
 from __future__ import annotations
