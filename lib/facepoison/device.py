@@ -42,7 +42,8 @@ def has_bfloat16(kind: str) -> bool:
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has = torch.cpu.get_capabilities()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")  # unless torch was told to leave that alone
+    return bool(has.get("bf16") or (wide and (has.get("avx512_bf16") or has.get("amx_bf16"))))
 
 
 @cache

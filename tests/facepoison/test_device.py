@@ -34,7 +34,17 @@ def test_nothing_strays_from_the_device_of_its_input():
     assert said.stdout.split() == ["cuda"] * 3, said.stderr
 
 
-@pytest.mark.parametrize(("has", "answer"), [({}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)])
-def test_bfloat16_is_had_by_cpus_with_instructions_for_it(has, answer, monkeypatch):
+@pytest.mark.parametrize(
+    ("has", "used", "answer"),
+    [
+        ({}, "AVX512", False),
+        ({"avx512_bf16": True}, "AVX512_BF16", True),
+        ({"amx_bf16": True}, "AVX512", True),
+        ({"avx512_bf16": True}, "AVX2", False),  # torch was told to do without
+        ({"bf16": True}, "DEFAULT", True),
+    ],
+)
+def test_bfloat16_is_had_by_cpus_with_instructions_for_it(has, used, answer, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: used)
     assert device.has_bfloat16.__wrapped__("cpu") is answer
