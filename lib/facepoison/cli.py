@@ -199,10 +199,16 @@ def extractors(
 
 @app.command()
 @_plainly
-def fetch(name: Annotated[str, typer.Argument(help="The extractor to download, as the catalogue names it.")]) -> None:
-    """Download somebody else's extractor into ~/.cache/facepoison (or FACEPOISON_CACHE), checked before it is kept."""
+def fetch(
+    name: Annotated[str, typer.Argument(help="An extractor, as the catalogue names it, or lpips, for LowKey.")],
+) -> None:
+    """Download somebody else's weights into ~/.cache/facepoison (or FACEPOISON_CACHE), checked before they are kept."""
     from facepoison.extractors import downloads
+    from facepoison.poisons import lpips
 
+    if name == "lpips":
+        typer.echo(f"{lpips.fetch()}: the weights of LPIPS 0.1 on AlexNet")
+        return
     got = downloads.fetch(name)
     typer.echo(f"{got.path}: {'downloaded' if got.new else 'was there'}, {got.bytes} bytes, SHA-256 {got.sha256}")
     if not got.verified:

@@ -13,6 +13,7 @@ from facepoison.errors import InputError
 from facepoison.extractors import Extractor, normalise
 from facepoison.extractors.prepared import prepared
 from facepoison.pictures import to_float
+from facepoison.poisons.lpips import lpips
 from facepoison.poisons.similarity import blurred, change, dssim, squared_change
 from facepoison.poisons.steps import (
     Progress,
@@ -30,8 +31,8 @@ from facepoison.poisons.steps import (
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """A differentiable distance of float pictures (B, 3, H, W) in [0, 1] from the clean ones: (B,), 0 for equal ones."""
 
-PERCEPTUAL: Mapping[str, Perceptual] = {"mse": squared_change, "dssim": dssim}
-"""The perceptual distances that need no download, by the name that presets use."""
+PERCEPTUAL: Mapping[str, Perceptual] = {"mse": squared_change, "dssim": dssim, "lpips": lpips}
+"""The perceptual distances by the name that presets use; LPIPS wants its weights fetched before."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ def lowkey(
 
     The scale of ``weight`` is a trap. The original averages squared differences over the 512 dimensions of its features
     and weighs LPIPS by alpha = 0.05; here they are summed, whatever the surrogates' dimension, so that the same attack
-    has a weight of 0.05 * 512 = 25.6, which ``LOWKEY_LPIPS`` holds. LPIPS needs a network that must be downloaded:
-    where it is at hand, give it as ``perceptual`` with that preset.
+    has a weight of 0.05 * 512 = 25.6, which ``LOWKEY_LPIPS`` holds. LPIPS needs weights that do not come with the book:
+    see ``lpips.fetch``.
 
     ``LOWKEY`` does without: it holds the attack back by the mean squared error, weighed by ``calibrate`` so that made
     faces of the validation population at 112 px come out at a PSNR of 30 dB, as the original's own output does
@@ -146,7 +147,7 @@ def lowkey(
         preset: The setting; name it wherever a result is shown.
         seed: For the start; a picture's poison depends on it and on the picture, not on its company in the call (but
             for rounding: other batches, like other machines, sum in another order).
-        perceptual: The distance to use for a preset whose ``perceptual`` is not in ``PERCEPTUAL``, or in its place.
+        perceptual: The distance to use in place of the preset's.
         batch: Pictures at a time; each passes through a surrogate four times a step.
         progress: Told of each batch done.
 
@@ -161,9 +162,7 @@ def lowkey(
     ready = [prepared(surrogate) for surrogate in surrogates]
     if perceptual is None and preset.perceptual not in PERCEPTUAL:
         known = ", ".join(PERCEPTUAL)
-        raise InputError(
-            f"perceptual distance '{preset.perceptual}': not at hand; give it as perceptual=, or use {known}"
-        )
+        raise InputError(f"perceptual distance '{preset.perceptual}': unknown; give it as perceptual=, or use {known}")
     unlike = perceptual or PERCEPTUAL[preset.perceptual]
 
     def attack(some: Tensor) -> Tensor:
