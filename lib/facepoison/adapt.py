@@ -109,8 +109,6 @@ def poison_public(
     people: int,
     pictures: int,
     progress: Progress | None = None,
-    *,
-    anew: bool = False,
 ) -> tuple[Pictures, Pictures]:
     """What a small robust training learns from: public people, and poison that the trainer made of some of them.
 
@@ -122,20 +120,27 @@ def poison_public(
         people: How many people are poisoned, the first ones.
         pictures: How many pictures of each person are taken, the first ones, or as many as there are.
         progress: Told of every person done.
-        anew: Make everybody's poison, whatever comes with the book.
 
     Returns:
         All public people's clean pictures, and the poisoned ones, numbered alike.
     """
+    clean, some = public_pictures(data, people, pictures)
+    kept = shipped.find(public_file(setting, attack), public_inputs(setting, attack, networks, people, pictures))
+    pixels, _, _ = poison_each(setting, attack, each_persons_pictures(some), networks, data.public, kept, progress)
+    return clean, replace(some, pixels=pixels)
+
+
+def public_pictures(data: Data, people: int, pictures: int) -> tuple[Pictures, Pictures]:
+    """The first pictures of all public people, and those of the first of them, of whom the trainer makes poison."""
     who = data.public.identities
     everybody = range(len(data.public.names))
     clean = data.public.take(torch.cat([(who == each).nonzero().flatten()[:pictures] for each in everybody]))
-    some = clean.take((clean.identities < people).nonzero().flatten())
-    posted = [some.of(each).pixels for each in some.identities.unique().tolist()]  # type: ignore[no-untyped-call]
-    inputs = public_inputs(setting, attack, networks, people, pictures)
-    kept = None if anew else shipped.find(public_file(setting, attack), inputs)
-    pixels, _, _ = poison_each(setting, attack, posted, networks, data.public, kept, progress)
-    return clean, replace(some, pixels=pixels)
+    return clean, clean.take((clean.identities < people).nonzero().flatten())
+
+
+def each_persons_pictures(some: Pictures) -> list[Tensor]:
+    """Each person's pictures, uint8 (n, 3, H, W)."""
+    return [some.of(each).pixels for each in some.identities.unique().tolist()]  # type: ignore[no-untyped-call]
 
 
 def public_file(setting: Setting, attack: str) -> str:

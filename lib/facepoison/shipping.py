@@ -91,11 +91,8 @@ def _public(
     # each chapter has its trainer's surrogates: the users' own in chapter 5, others in chapter 6
     for name, where in (("adapting_live", setting), ("detecting_live", trainers_own(setting))):
         asked, known = protocol[name], load_extractors(where)
-        start = time.perf_counter()
-        _, made = adapt.poison_public(
-            where, attack, data, known, asked["people"], asked["pictures"], progress, anew=True
-        )
+        _, some = adapt.public_pictures(data, asked["people"], asked["pictures"])
+        posted = adapt.each_persons_pictures(some)
+        pixels, seconds, _ = experiment.poison_each(where, attack, posted, known, data.public, None, progress)
         inputs = adapt.public_inputs(where, attack, known, asked["people"], asked["pictures"])
-        clean = data.public.take(torch.arange(len(data.public.pixels)))
-        file = adapt.public_file(where, attack)
-        shipped.ship(file, inputs, {"pixels": made.pixels}, time.perf_counter() - start, clean.pixels)
+        shipped.ship(adapt.public_file(where, attack), inputs, {"pixels": pixels}, seconds, some.pixels)
