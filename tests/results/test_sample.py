@@ -100,26 +100,27 @@ def test_todays_end_to_end_round_is_as_shipped(data, networks, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("attack", protocol.read_protocol()["crowd"]["attacks"])
-def test_todays_user_of_the_crowd_is_protected_as_the_table_says(attack, networks):
+def test_todays_users_of_the_crowd_are_protected_as_the_table_says(attack, networks):
     setting = crowd_setting()
     crowd = protocol.load_data(setting)
-    place = today(len(crowd.users))
-    user, rows = crowd.users[place], [row for row in shipped.read_table("crowd").rows if row["attack"] == attack]
+    rows = [row for row in shipped.read_table("crowd").rows if row["attack"] == attack]
     trained = tables.whole(shipped.read_table("adaptive").rows, protocol.read_protocol()["adapting"])
     own = [row for row in trained if row["attack"] == attack and row["arm"] != "none"]
     rows += [row | {"extractor": f"robust_{row['arm']}"} for row in own]
-    clean = crowd.pictures.pixels[crowd.gallery_of(user)]
     surrogates = [networks[name] for name in experiment.surrogates_of(setting, experiment.PRESETS[attack])]
-    published = experiment.maker(experiment.PRESETS[attack], surrogates, crowd.public, setting.seed)(clean)
-    posts = experiment.Poisoned(crowd.gallery_of(user), published, (user,), 0.0)
-    probes = len(crowd.probes_of(user))
-    gaps = []
-    for row in rows:
-        here = experiment.play(crowd, posts, load_extractor(row["extractor"])).rate.value
-        gaps.append(abs(here - row["by_user"][place]) * probes)
-    print(f"\n{attack}, user {place}: probes answered otherwise than shipped, by extractor: {gaps}")
-    assert max(gaps) < 1.5  # one probe of three may tip over on another machine
-    assert sum(gaps) < 2.5
+    make = experiment.maker(experiment.PRESETS[attack], surrogates, crowd.public, setting.seed)
+    n = len(crowd.users)
+    tipped = asked = 0
+    for place in [(today(n) + n * third // 3) % n for third in range(3)]:
+        user, gallery = crowd.users[place], crowd.gallery_of(crowd.users[place])
+        posts = experiment.Poisoned(gallery, make(crowd.pictures.pixels[gallery]), (user,), 0.0)
+        probes = len(crowd.probes_of(user))
+        here = [experiment.play(crowd, posts, load_extractor(row["extractor"])).rate.value for row in rows]
+        gaps = [abs(rate - row["by_user"][place]) * probes for rate, row in zip(here, rows, strict=True)]
+        print(f"\n{attack}, user {place}: probes answered otherwise than shipped, by extractor: {gaps}")
+        tipped, asked = tipped + sum(gaps), asked + probes * len(rows)
+    # On machines that round otherwise steps part, and answers near a boundary tip over: 2 in 100, of some users 8.
+    assert tipped < 0.1 * asked
 
 
 @pytest.mark.parametrize("attack", protocol.read_protocol()["sifting"]["attacks"])
