@@ -74,7 +74,7 @@ types: $(STAMP) ## types of the library
 	@$(BIN)/mypy
 
 unit: $(STAMP) ## unit tests
-	@$(PYTEST) tests/bookpress tests/facepoison tests/test_fingerprint.py tests/test_bench.py
+	@$(PYTEST) tests/bookpress tests/facepoison tests/test_*.py
 
 # With FRESH=1 nothing of an old store is seen, and what was computed becomes the store.
 nbval: $(STAMP) ## run the chapters at their defaults and compare what their checked cells say

@@ -23,6 +23,24 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Poisoned pic
 P = ParamSpec("P")
 
 
+def _told_version(asked: bool) -> None:
+    """Print the version and end, where that is asked."""
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"facepoison {version('poisoned-once')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_told_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Poisoned pictures against face recognition."""
+
+
 def _plainly(command: Callable[P, None]) -> Callable[P, None]:
     """End a command on bad input with its one line and exit code 2, without a traceback."""
 
@@ -77,6 +95,25 @@ def measure(
         said = measure_unseen(catalog.load_extractor(name))
         cards.amend_card(catalog.find_entry(name), test=said)
         typer.echo(f"{name}: {json.dumps(said)}")
+
+
+@app.command()
+@_plainly
+def faces(
+    out: Annotated[Path, typer.Option(help="Folder to write to, new or empty: a sub-folder for each person.")],
+    people: Annotated[int, typer.Option(min=1, help="How many people.")] = 10,
+    pictures: Annotated[int, typer.Option(min=1, help="Pictures of each.")] = 10,
+    size: Annotated[int, typer.Option(help="Height and width in pixels, a multiple of 8.")] = 64,
+    population: Annotated[str, typer.Option(help="Name of the population: no two share a person.")] = "exported",
+    seed: Annotated[int, typer.Option(min=0, help="Draws people and pictures.")] = 1,
+) -> None:
+    """Write synthetic faces as a folder of PNG files, such as other tools read."""
+    from facepoison.pictures.folders import write_folder
+    from facepoison.pictures.procedural import make_pictures
+
+    made = make_pictures(population, people, pictures, size, seed)
+    write_folder(made, out)
+    typer.echo(f"{out}: {people * pictures} pictures of {people} people, {size} px")
 
 
 @app.command()

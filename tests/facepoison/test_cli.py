@@ -2,8 +2,12 @@
 
 import json
 from dataclasses import replace
+from importlib import metadata
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
@@ -11,6 +15,7 @@ from facepoison.cli import app
 from facepoison.errors import InputError
 from facepoison.extractors import catalog, training
 from facepoison.extractors.listing import count_macs, read_rank
+from facepoison.pictures.procedural import make_pictures
 
 
 def run(*arguments):
@@ -122,3 +127,34 @@ def test_train_writes_where_it_is_told_and_leaves_the_catalogue_alone(tmp_path, 
     ]
     assert "step 2 of 2" in result.output
     assert catalog.FILE.read_bytes() == before
+
+
+def test_version_is_that_of_the_package():
+    result = run("--version")
+    assert (result.exit_code, result.output) == (0, f"facepoison {metadata.version('poisoned-once')}\n")
+
+
+def test_faces_are_written_as_a_folder_that_is_read_back(tmp_path):
+    folder = tmp_path / "new" / "faces"
+    result = run("faces", "--out", folder, "--people", 2, "--pictures", 3, "--size", 32, "--seed", 5)
+    assert result.exit_code == 0, result.output
+    made = make_pictures("exported", 2, 3, 32, 5)
+    assert sorted(path.name for path in folder.iterdir()) == [name.replace("/", "-") for name in made.names]
+    for number, name in enumerate(made.names):
+        own = sorted((folder / name.replace("/", "-")).iterdir())
+        assert [path.name for path in own] == ["000.png", "001.png", "002.png"]
+        back = torch.stack([torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) for path in own])
+        assert torch.equal(back, made.of(number).pixels)
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    again = run("faces", "--out", folder, "--people", 2)
+    assert again.exit_code == 2
+    assert "is not empty" in again.output
+    assert before == {path: path.read_bytes() for path in folder.rglob("*.png")}
+    assert [path.name for path in folder.parent.iterdir()] == ["faces"]  # nothing half-written lies beside it
+
+
+def test_faces_go_into_no_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run("faces", "--out", tmp_path / "file" / "faces", "--people", 1, "--pictures", 1, "--size", 32)
+    assert result.exit_code == 2
+    assert "cannot be written" in result.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -175,3 +176,31 @@ def read_folder(
     labels = [index for index, some in enumerate(faces.values()) for _ in some]
     pixels = torch.stack([face for _, face, _ in used])
     return Pictures(pixels, torch.tensor(labels), tuple(faces)), report
+
+
+def write_folder(pictures: Pictures, root: Path) -> None:
+    """Write pictures as PNG files, a folder for each identity, as ``read_folder`` takes them; all or nothing.
+
+    Args:
+        pictures: What to write; a slash in an identity's name becomes a hyphen.
+        root: The folder, new or empty.
+
+    Raises:
+        InputError: it holds something already, or cannot be written.
+    """
+    if root.is_dir() and any(root.iterdir()):
+        raise InputError(f"{root}: is not empty: name a new folder, nothing is overwritten")
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
+            whole = Path(scratch) / "whole"
+            for number, name in enumerate(pictures.names):
+                own = whole / name.replace("/", "-")
+                own.mkdir(parents=True)
+                for place, pixels in enumerate(pictures.of(number).pixels):
+                    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(own / f"{place:03}.png")
+            if root.is_dir():
+                root.rmdir()
+            whole.rename(root)
+    except OSError as error:
+        raise InputError(f"{root}: cannot be written ({error.strerror or error}): nothing was left behind") from error
