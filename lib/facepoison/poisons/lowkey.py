@@ -103,12 +103,15 @@ def ascend(
     for _ in range(preset.steps):
         picture.requires_grad_()
         views = mirrored(picture, blur(picture, preset))
-        distances = []
+        # Back through one surrogate before the next begins: what its passes need is still in the cache, and then free.
+        seen, pull = views.detach().requires_grad_(), torch.zeros_like(views)
         for surrogate, reference in zip(surrogates, references, strict=True):
-            plain, smoothed = features(surrogate, views, batch)
-            distances.append(squared_distance(plain, reference) + squared_distance(smoothed, reference))
-        distance = torch.stack(distances).mean(dim=0) / 2
-        gradient = input_gradient(distance - preset.weight * perceptual(picture, clean), picture)
+            plain, smoothed = features(surrogate, seen, batch)
+            distance = squared_distance(plain, reference) + squared_distance(smoothed, reference)
+            pull += torch.autograd.grad(distance.sum() / (2 * len(references)), seen)[0]
+        # The gradient of this product is that of the distances: pull, taken from the views to the picture.
+        objective = (views * pull).sum() - preset.weight * perceptual(picture, clean).sum()
+        gradient = input_gradient(objective, picture)
         picture = sign_step(picture.detach(), gradient, preset.step)
     return picture.clamp(0, 1)
 

@@ -110,7 +110,7 @@ def sign_step(pictures: Tensor, gradient: Tensor, size: float) -> Tensor:
 
 
 def input_gradient(objective: Tensor, pictures: Tensor) -> Tensor:
-    """Gradient of the sum of objectives (N,) with respect to what made them: each picture's own.
+    """Gradient of objectives, one for each picture or their sum, with respect to the pictures: each picture's own.
 
     Raises:
         InputError: it is not finite, naming the first picture of the batch that it fails for.
