@@ -9,7 +9,7 @@ STORE := _build/store
 export UV_SYSTEM_CERTS ?= 1
 # what was compiled once is kept in .venv; where this is set, every kernel would compile all that it imports
 export PYTHONDONTWRITEBYTECODE :=
-CODE := lib tests benchmarks notebooks
+CODE := lib studies tests benchmarks notebooks
 # Tests run in two processes of one thread each where there are two cores: busy threads would wait for one another. A
 # GPU is for one at a time, as in the press.
 WORKERS ?= $(shell command -v nvidia-smi > /dev/null && echo 1 || \

@@ -44,7 +44,7 @@ from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
 from facepoison.extractors.prepared import prepared
 from facepoison.pictures import to_float
-from facepoison.pictures.procedural import make_pictures
+from facepoison.pictures.synthetic import make_pictures
 from facepoison.poisons.fawkes import FAWKES_V1_HIGH, cloak, fawkes_v1
 from facepoison.poisons.lowkey import LOWKEY, PERCEPTUAL, ascend, blur, lowkey, mirrored
 from facepoison.poisons.steps import channels_last, start_noise

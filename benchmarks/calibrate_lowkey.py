@@ -10,7 +10,7 @@ import argparse
 from dataclasses import replace
 
 from facepoison.extractors.catalog import load_extractor
-from facepoison.pictures.procedural import make_pictures
+from facepoison.pictures.synthetic import make_pictures
 from facepoison.poisons.lowkey import LOWKEY, PERCEPTUAL, LowKey, calibrate, lowkey
 from facepoison.poisons.similarity import change
 from facepoison.protocol import read_protocol

@@ -20,7 +20,7 @@ from facepoison.device import device_kind, pick_device, synchronise, versions
 from facepoison.errors import InputError
 from facepoison.extractors import embed
 from facepoison.extractors.catalog import load_extractor
-from facepoison.pictures.procedural import make_pictures
+from facepoison.pictures.synthetic import make_pictures
 
 UNDEFENDED = "arcface_2019"
 

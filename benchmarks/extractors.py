@@ -19,7 +19,7 @@ from facepoison.device import device_kind, pick_device, synchronise
 from facepoison.extractors.architectures import PReLU
 from facepoison.extractors.catalog import catalogue, load_extractor
 from facepoison.extractors.training import rank_1
-from facepoison.pictures.procedural import make_pictures
+from facepoison.pictures.synthetic import make_pictures
 
 LIMIT = 2.0  # ms for a forward pass and a gradient of one picture at 64 px: poisons take hundreds of both
 UNDEFENDED = "arcface_2019"  # never a surrogate, so it may cost more

@@ -41,8 +41,8 @@ from facepoison.extractors import Extractor, embed
 from facepoison.extractors.catalog import catalogue, load_extractor
 from facepoison.fine_tuning import END_TO_END, play_round
 from facepoison.pictures import Pictures, to_float
-from facepoison.pictures.procedural import make_pictures
 from facepoison.pictures.splits import first_users, split
+from facepoison.pictures.synthetic import make_pictures
 from facepoison.poisons.fawkes import FawkesV1, fawkes_v1
 from facepoison.poisons.lowkey import LowKey, lowkey
 from facepoison.poisons.similarity import change

@@ -13,7 +13,8 @@ import time
 import torch
 
 from facepoison.device import batches, device_kind, pick_device, synchronise
-from facepoison.pictures.procedural import BATCH, draw_nuisance, draw_people, render
+from facepoison.pictures.synthetic import BATCH
+from syntheticfaces import draw_nuisance, draw_people, render
 
 LIMIT = 20.0  # ms a picture at 64 px on one CPU core
 

@@ -16,7 +16,7 @@ from facepoison.adapt import ROBUST
 from facepoison.device import device_kind, pick_device, synchronise
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import fine_tune
-from facepoison.pictures.procedural import make_pictures
+from facepoison.pictures.synthetic import make_pictures
 from facepoison.protocol import read_protocol
 
 

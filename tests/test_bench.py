@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from facepoison.extractors.catalog import load_extractor
-from facepoison.pictures.procedural import make_pictures
+from facepoison.pictures.synthetic import make_pictures
 
 FILE = Path(__file__).resolve().parent.parent / "benchmarks" / "bench.py"
 

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OWN = {"facepoison", "bookpress", "fingerprint"}
+OWN = {"facepoison", "bookpress", "syntheticfaces", "fingerprint"}
 
 
 def named(lines):

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
@@ -109,7 +109,7 @@ def faces(
 ) -> None:
     """Write synthetic faces as a folder of PNG files, such as other tools read."""
     from facepoison.pictures.folders import write_folder
-    from facepoison.pictures.procedural import make_pictures
+    from facepoison.pictures.synthetic import make_pictures
 
     made = make_pictures(population, people, pictures, size, seed)
     write_folder(made, out)
@@ -133,66 +133,6 @@ def ship(
     torch.set_num_threads(threads)
     setting = protocol.choose(**protocol.read_protocol()["registered"])
     shipping.ship(setting, lambda line: print(line, flush=True), kinds or shipping.KINDS, attacks or ())
-
-
-@app.command()
-@_plainly
-def study(
-    name: Annotated[str, typer.Argument(help="Its name: an unknown one lists them.")],
-    faces: Annotated[Path | None, typer.Option(help="For real people: a folder, a sub-folder each.")] = None,
-    extractors: Annotated[
-        Path | None, typer.Option(help="For real: other people's [default: models beside it].")
-    ] = None,
-    source: Annotated[str, typer.Option(help="For real: what the pictures are, in words.")] = "",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-) -> None:
-    """Compute one of the studies that chapters only show, into data/results; an interrupted one resumes."""
-    import torch
-
-    from facepoison.studies import adapting, common, costs, detecting, photographs, training, waiting
-
-    torch.set_num_threads(threads)
-
-    def say(line: str) -> None:
-        print(line, flush=True)
-
-    on_faces = {
-        "real": waiting.real,
-        "adaptive_real": adapting.adaptive_real,
-        "detecting_real": photographs.detecting_real,
-        "detecting_real_both": photographs.detecting_real_both,
-        "detecting_real_weaker": photographs.detecting_real_weaker,
-        "evading_real": photographs.evading_real,
-    }
-    if name in on_faces:
-        if faces is None or not source:
-            raise InputError(f"study {name}: give --faces FOLDER and --source 'what they are'")
-        on_faces[name](say, common.real_people(faces, source, extractors))
-        return
-    scratch = fingerprint.LIB.parent / "_build" / "training"
-    known: dict[str, Callable[[common.Say], object]] = {
-        "end_to_end_later": waiting.end_to_end_later,
-        "more_surrogates": waiting.more_surrogates,
-        "carrying": partial(waiting.carrying, scratch=scratch),
-        "precision": partial(training.precision, scratch=scratch),
-        "crowd": partial(waiting.crowd, scratch=scratch),
-        "adaptive": partial(adapting.adaptive, scratch=scratch),
-        "adaptive_end_to_end": partial(adapting.adaptive_end_to_end, scratch=scratch),
-        "unknown": partial(adapting.unknown, scratch=scratch),
-        "detectors": partial(detecting.detectors, scratch=scratch),
-        "calibrations": detecting.calibrations,
-        "detecting": partial(detecting.detecting, scratch=scratch),
-        "detecting_crossed_handled": partial(detecting.detecting_crossed_handled, scratch=scratch),
-        "detecting_crossed_pictures": partial(detecting.detecting_crossed_pictures, scratch=scratch),
-        "detecting_both": detecting.detecting_both,
-        "detecting_strangers": detecting.detecting_strangers,
-        "costs": costs.costs,
-        "sifting": partial(detecting.sifting, scratch=scratch),
-        "evading": partial(detecting.evading, scratch=scratch),
-    }
-    if name not in known:
-        raise InputError(f"study '{name}' is unknown: use one of {', '.join([*on_faces, *known])}")
-    known[name](say)
 
 
 def _short(number: float | None, unit: float) -> str:

@@ -19,8 +19,8 @@ from facepoison.extractors import Extractor, Preprocessing, embed
 from facepoison.extractors.catalog import catalogue, load_extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import read_folder
-from facepoison.pictures.procedural import make_pictures
 from facepoison.pictures.splits import first_users, set_aside, split
+from facepoison.pictures.synthetic import make_pictures
 from fingerprint import LIB, of_file
 
 PROTOCOL = LIB.parent / "data" / "protocol.toml"

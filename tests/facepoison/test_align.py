@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from facepoison.device import generator
 from facepoison.pictures.align import TEMPLATE, Face, align, choose, find_faces, similarity, warp
-from facepoison.pictures.procedural import make_pictures
+from facepoison.pictures.synthetic import make_pictures
 
 
 def turned(points, angle, scale, move):

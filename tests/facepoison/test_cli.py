@@ -15,7 +15,7 @@ from facepoison.cli import app
 from facepoison.errors import InputError
 from facepoison.extractors import catalog, training
 from facepoison.extractors.listing import count_macs, read_rank
-from facepoison.pictures.procedural import make_pictures
+from facepoison.pictures.synthetic import make_pictures
 
 
 def run(*arguments):

@@ -10,7 +10,7 @@ from PIL import Image
 from facepoison.errors import InputError
 from facepoison.pictures import folders
 from facepoison.pictures.folders import list_files, read_folder
-from facepoison.pictures.procedural import make_pictures
+from facepoison.pictures.synthetic import make_pictures
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from facepoison.errors import InputError
 from facepoison.extractors import embed
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures import resize
-from facepoison.pictures.procedural import make_pictures
+from facepoison.pictures.synthetic import make_pictures
 from facepoison.poisons.hardened import hardened
 from facepoison.poisons.lowkey import LOWKEY, lowkey
 

@@ -28,7 +28,7 @@ from facepoison.fine_tuning import EndToEnd
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import read_folder
 from facepoison.poisons.hardened import hardened
-from facepoison.studies import detecting
+from studies import detecting
 
 AROUND = {"fingerprint.py", "facepoison/store.py", "facepoison/adapt.py"}
 """What runs around a result and hands on what it is given: keys, files, and the shards of many people's poison."""

@@ -3,7 +3,7 @@ import torch
 
 from facepoison.pictures import Pictures
 from facepoison.protocol import Data, choose
-from facepoison.studies.photographs import _first_pictures, first_of, roles
+from studies.photographs import _first_pictures, first_of, roles
 
 COUNTS = (5, 3, 4, 6, 3)
 

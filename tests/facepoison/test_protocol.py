@@ -6,7 +6,7 @@ import torch
 from facepoison import protocol
 from facepoison.errors import InputError
 from facepoison.extractors.training import RECIPES
-from facepoison.pictures.procedural import draw_people
+from syntheticfaces import draw_people
 
 
 def test_the_registered_setting_is_the_default_and_its_trainer_is_no_surrogate():

@@ -5,7 +5,7 @@ from tiny import tiny_extractor, tiny_pictures
 from facepoison import protocol
 from facepoison.pictures import Pictures
 from facepoison.protection import difference
-from facepoison.studies import adapting, common, costs
+from studies import adapting, common, costs
 
 
 def test_the_adaptive_trainings_vary_one_thing_at_a_time_and_none_comes_twice():

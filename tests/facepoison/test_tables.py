@@ -5,7 +5,7 @@ from facepoison import protocol, tables
 from facepoison.errors import InputError
 from facepoison.intervals import share_interval
 from facepoison.protection import Rate
-from facepoison.studies import adapting
+from studies import adapting
 
 
 def of(value):

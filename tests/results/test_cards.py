@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from facepoison import protocol, shipped
-from facepoison.studies.detecting import SHIPPED
+from studies.detecting import SHIPPED
 
 DATA = Path(__file__).parents[2] / "data"
 TABLES = {

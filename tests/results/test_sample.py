@@ -9,7 +9,7 @@ from facepoison import adapt, detect, experiment, protocol, shipped, shipping, t
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import END_TO_END, play_round
 from facepoison.poisons.similarity import change
-from facepoison.studies.common import crowd_setting
+from studies.common import crowd_setting
 
 SETTING = protocol.choose(**protocol.read_protocol()["registered"])
 TOLERANCE = protocol.read_protocol()["shipped"]

@@ -28,7 +28,7 @@ from facepoison.extractors import Extractor, Preprocessing, embed
 from facepoison.extractors.architectures import ARCHITECTURES, DIMENSIONS
 from facepoison.extractors.cards import write_weights
 from facepoison.pictures import to_float
-from facepoison.pictures.procedural import make_pictures
+from facepoison.pictures.synthetic import make_pictures
 from facepoison.store import resumable, written_whole
 
 CONTRACT = Preprocessing(size=64)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from facepoison.poisons.similarity import change
 from facepoison.protection import difference, share
 from facepoison.protocol import Data, load_data, load_extractors, made_people, read_protocol
 from facepoison.sift import sift
-from facepoison.studies.common import Say, crowd_setting, registered, users_posts, write
+from studies.common import Run, crowd_setting, registered, script, users_posts, write
 
 BASELINES: tuple[Kind, ...] = ("linear baseline", "boosted trees")
 SHIPPED = {NETWORK.name: "network", RESIDUAL.name: "residual"}
@@ -45,14 +45,13 @@ def people_of(population: str) -> Pictures:
     return made_people(registered(), population, *read_protocol()["detecting"][population])
 
 
-def taught_poisons(say: Say, scratch: Path, chosen: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+def taught_poisons(run: Run, chosen: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
     """By attack the poison that detectors learn from, uint8 (people, pictures of each, 3, H, W).
 
-    Made on the trainer's surrogates, of the first of the people taught; resumes from files under ``scratch``.
+    Made on the trainer's surrogates, of the first of the people taught; resumes from files under ``run.scratch``.
 
     Args:
-        say: Told how it goes.
-        scratch: Where the files are.
+        run: Told how it goes.
         chosen: Section of the protocol whose ``poisoned`` says by which attacks, of how many people and pictures; by
             default ``detecting``.
     """
@@ -64,8 +63,8 @@ def taught_poisons(say: Say, scratch: Path, chosen: Mapping[str, Any] | None = N
     for attack, (n, each) in (chosen or asked)["poisoned"].items():
         preset = experiment.PRESETS[attack]
         surrogates = [load_extractor(name) for name in asked["surrogates"][: preset.extractors]]
-        folder = scratch / "detecting"
-        made[attack] = poison_people(clean[:n, :each], preset, surrogates, folder, setting.seed, say, public=public)
+        folder = run.scratch / "detecting"
+        made[attack] = poison_people(clean[:n, :each], preset, surrogates, folder, setting.seed, run.say, public=public)
     return made
 
 
@@ -84,10 +83,10 @@ class Posted:
     poisoned: Tensor
 
 
-def users_poisons(say: Say, scratch: Path) -> dict[str, Posted]:
+def users_poisons(run: Run) -> dict[str, Posted]:
     """By attack what the first of the crowd post, all of their pictures; weaker attacks by fewer of them.
 
-    Made on the users' surrogates; resumes from files under ``scratch``.
+    Made on the users' surrogates; resumes from files under ``run.scratch``.
     """
     asked, setting = read_protocol()["detecting"], crowd_setting()
     data = load_data(setting)
@@ -97,8 +96,8 @@ def users_poisons(say: Say, scratch: Path) -> dict[str, Posted]:
         users = data.users[: asked["weaker_users" if attack in asked["weaker"] else "users"]]
         clean = torch.stack([data.pictures.of(user).pixels for user in users])
         surrogates = [load_extractor(name) for name in experiment.surrogates_of(setting, preset)]
-        folder = scratch / "detecting"
-        poisoned = poison_people(clean, preset, surrogates, folder, setting.seed, say, public=data.public)
+        folder = run.scratch / "detecting"
+        poisoned = poison_people(clean, preset, surrogates, folder, setting.seed, run.say, public=data.public)
         who = torch.tensor(users).repeat_interleave(clean.shape[1])
         posted[attack] = Posted(who, clean.flatten(0, 1), poisoned.flatten(0, 1))
     return posted
@@ -131,29 +130,29 @@ def with_fewer(recipe: Recipe, attacks: tuple[str, ...]) -> dict[str, Lesson]:
     return {name: Lesson(replace(recipe, name=name), chosen) for name, chosen in told.items()}
 
 
-def taught(say: Say, scratch: Path, lesson: Lesson) -> Detector:
-    """A network after its lesson; resumes from a file under ``scratch``."""
-    poisons = taught_poisons(say, scratch)
+def taught(run: Run, lesson: Lesson) -> Detector:
+    """A network after its lesson; resumes from a file under ``run.scratch``."""
+    poisons = taught_poisons(run)
     chosen = {attack: poisons[attack].flatten(0, 1) for attack in lesson.attacks}
-    return learnt(say, scratch, lesson.recipe, people_of("taught").pixels, chosen)
+    return learnt(run, lesson.recipe, people_of("taught").pixels, chosen)
 
 
 def learnt(
-    say: Say, scratch: Path, recipe: Recipe, clean: Tensor, poisons: Mapping[str, Tensor], start: Detector | None = None
+    run: Run, recipe: Recipe, clean: Tensor, poisons: Mapping[str, Tensor], start: Detector | None = None
 ) -> Detector:
-    """A network trained by a recipe on pictures; resumes from a file under ``scratch``."""
-    how = {"seed": registered().seed, "start": start, "scratch": scratch / "detecting", "report": say}
+    """A network trained by a recipe on pictures; resumes from a file under ``run.scratch``."""
+    how = {"seed": registered().seed, "start": start, "scratch": run.scratch / "detecting", "report": run.say}
     return train_detector(clean, poisons, recipe, **how)  # type: ignore[arg-type]
 
 
-def detectors(say: Say, scratch: Path) -> None:
+def detectors(run: Run) -> None:
     """The networks that come with the book, into ``data/detectors``."""
     asked = read_protocol()["detecting"]
     for name, file in SHIPPED.items():
         began = shipped.begin()
         lesson = lessons(asked)[name]
-        network = taught(say, scratch, lesson)
-        said: dict[str, object] = {"command": "python -m facepoison study detectors", "recipe": asdict(lesson.recipe)}
+        network = taught(run, lesson)
+        said: dict[str, object] = {"command": run.command, "recipe": asdict(lesson.recipe)}
         said |= shipped.provenance(began, time.time() - began.at) | {"test": "data/results/detecting.json"}
         write_weights(detect.DETECTORS / f"{file}.safetensors", network, said, half=True)
 
@@ -196,7 +195,7 @@ def only_of(answer: Asked, attacks: Iterable[str]) -> Asked:
 
 
 def ask(
-    say: Say,
+    run: Run,
     detectors: Mapping[str, Score],
     thresholds: Pictures,
     honest: Pictures,
@@ -206,7 +205,7 @@ def ask(
     """What detectors say of clean pictures and of posted ones after every handling.
 
     Args:
-        say: Told of every handling done.
+        run: Told of every handling done.
         detectors: By name.
         thresholds: Clean pictures that thresholds are set on.
         honest: Clean pictures that false alarms are counted on.
@@ -223,7 +222,7 @@ def ask(
                 answers[name].thresholds[handling] = score(sets["thresholds"])
                 answers[name].honest[handling] = score(sets["honest"])
                 answers[name].posted[handling] = {attack: score(pixels) for attack, pixels in posts.items()}
-        say(f"{handling}: asked")
+        run.say(f"{handling}: asked")
     return answers
 
 
@@ -271,7 +270,7 @@ def _order(people: Tensor) -> list[int]:
     return list(dict.fromkeys(people.tolist()))
 
 
-def detecting(say: Say, scratch: Path) -> None:
+def detecting(run: Run) -> None:
     """Detectors before users and attacks, after everything that befalls pictures: ``detecting*.json``.
 
     ``detecting`` holds what is found, ``detecting_crossed`` the same of detectors that know fewer attacks,
@@ -279,9 +278,9 @@ def detecting(say: Say, scratch: Path) -> None:
     ``detecting_roc`` points of curves.
     """
     asked, began = read_protocol()["detecting"], shipped.begin()
-    poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(say, scratch).items()}
-    clean, posted = people_of("taught").pixels, users_poisons(say, scratch)
-    networks = {name: taught(say, scratch, lesson) for name, lesson in lessons(asked).items()}
+    poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(run).items()}
+    clean, posted = people_of("taught").pixels, users_poisons(run)
+    networks = {name: taught(run, lesson) for name, lesson in lessons(asked).items()}
     networks |= {name: detect.load_detector(file) for name, file in SHIPPED.items()}
     baselines = {
         kind: train_baseline(kind, clean, poisons, handled=NETWORK.handled, times=TAKEN_TIMES, seed=registered().seed)
@@ -295,7 +294,7 @@ def detecting(say: Say, scratch: Path) -> None:
     few: dict[str, tuple[str, ...]] = {name: both for name in by_name if name not in whole}
     crossing = [NETWORK.name, *few]
     few[PLAIN.name] = (*both, "noise")
-    answers = ask(say, by_name, thresholds, honest, posted, few)
+    answers = ask(run, by_name, thresholds, honest, posted, few)
     people = {attack: each.people for attack, each in posted.items()}
     allowed = asked["allowed"]
     main = set(asked["attacks"])
@@ -304,11 +303,10 @@ def detecting(say: Say, scratch: Path) -> None:
         return row["attack"] in main or row["detector"] == NETWORK.name
 
     rows = [row for name in whole for row in rows_of(name, answers[name], people, honest.identities, allowed)]
-    write("detecting", [row for row in rows if wanted(row)], asked, began)
-    command = "python -m facepoison study detecting"
+    write(run, "detecting", [row for row in rows if wanted(row)], asked, began)
     rows = [row for name in crossing for row in rows_of(name, answers[name], people, honest.identities, allowed)]
     rows = [row for row in rows if row["handling"] in both and row["attack"] in main]
-    write("detecting_crossed", rows, asked, began, command)
+    write(run, "detecting_crossed", rows, asked, began)
     flags = [
         row
         for name in whole
@@ -322,40 +320,40 @@ def detecting(say: Say, scratch: Path) -> None:
             set_on,
         )
     ]
-    write("detecting_honest", flags, asked, began, command)
+    write(run, "detecting_honest", flags, asked, began)
     answer = answers[NETWORK.name]
     mine = {attack: people[attack] for attack in asked["attacks"]}
     answer = only_of(answer, mine)
     # at the larger share of false alarms: accounts are too few for less
     how = (asked["account"], max(allowed))
     accounts = list(accounts_of(answer, mine, thresholds.identities, honest.identities, *how))
-    write("detecting_accounts", accounts, asked, began, command)
+    write(run, "detecting_accounts", accounts, asked, began)
     curves = [
         row
         for name in (NETWORK.name, RESIDUAL.name)
         for row in curves_of(name, only_of(answers[name], mine), mine, honest.identities, both)
     ]
-    write("detecting_roc", curves, asked, began, command)
+    write(run, "detecting_roc", curves, asked, began)
 
 
-def shipped_posts(say: Say) -> dict[str, Posted]:
+def shipped_posts(run: Run) -> dict[str, Posted]:
     """By attack the poisons that come with the book, beside the pictures as they were taken."""
     setting = registered()
     data, extractors = load_data(setting), load_extractors(setting)
     posted = {}
     for attack in read_protocol()["detecting"]["attacks"]:
-        posts = users_posts(say, setting, attack, data, extractors)
+        posts = users_posts(run, setting, attack, data, extractors)
         clean = data.pictures.pixels[posts.index]
         posted[attack] = Posted(data.pictures.identities[posts.index], clean, posts.pixels)
     return posted
 
 
-def calibrations(say: Say) -> None:
+def calibrations(run: Run) -> None:
     """What scores of the networks that come with the book mean, on made faces: into ``data/detectors``.
 
     From the clean pictures that thresholds are set on and the poisons that come with the book, all as taken.
     """
-    clean, posted = people_of("thresholds"), shipped_posts(say)
+    clean, posted = people_of("thresholds"), shipped_posts(run)
     for name, file in SHIPPED.items():
         score = scored(detect.load_detector(file))
         parts = [score(clean.pixels), *(score(each.poisoned) for each in posted.values())]
@@ -369,54 +367,53 @@ def calibrations(say: Say) -> None:
             detector=fingerprint.of_file(weights),
         )
         calibration.write(fitted, calibration.beside(weights))
-        say(f"{name}: calibrated")
+        run.say(f"{name}: calibrated")
 
 
-def detecting_crossed_handled(say: Say, scratch: Path) -> None:
+def detecting_crossed_handled(run: Run) -> None:
     """What networks on residuals find that know one attack, two or three: ``detecting_crossed_handled.json``."""
-    _crossed_handled(say, scratch, "detecting_crossed_handled", RESIDUAL)
+    _crossed_handled(run, "detecting_crossed_handled", RESIDUAL)
 
 
-def detecting_crossed_pictures(say: Say, scratch: Path) -> None:
+def detecting_crossed_pictures(run: Run) -> None:
     """The same of networks on pictures, from the same lessons: ``detecting_crossed_pictures.json``."""
-    _crossed_handled(say, scratch, "detecting_crossed_pictures", NETWORK)
+    _crossed_handled(run, "detecting_crossed_pictures", NETWORK)
 
 
-def _crossed_handled(say: Say, scratch: Path, table: str, recipe: Recipe) -> None:
+def _crossed_handled(run: Run, table: str, recipe: Recipe) -> None:
     """Attack learnt from x attack posted x handling, with as many poisons by one attack as by another.
 
     Asked about are the poisons that come with the book.
 
     Args:
-        say: Told how it goes.
-        scratch: Where trainings resume from.
+        run: Told how it goes.
         table: The study; what the protocol does not ask under its name stands under ``detecting_crossed_handled``.
         recipe: How the networks learn, but for the number of draws.
     """
     began = shipped.begin()
     asked = read_protocol()["detecting_crossed_handled"] | read_protocol()[table]
-    whole, posted = read_protocol()["detecting"], shipped_posts(say)
-    poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(say, scratch, asked).items()}
+    whole, posted = read_protocol()["detecting"], shipped_posts(run)
+    poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(run, asked).items()}
     recipe, every = replace(recipe, draws=asked["draws"]), tuple(poisons)
     by_name: dict[str, Score] = {}
     for name, lesson in (with_fewer(recipe, every) | {"all three": Lesson(recipe, every)}).items():
         chosen = {attack: poisons[attack] for attack in lesson.attacks}
-        by_name[name] = scored(learnt(say, scratch, lesson.recipe, people_of("taught").pixels, chosen))
+        by_name[name] = scored(learnt(run, lesson.recipe, people_of("taught").pixels, chosen))
     thresholds, honest = people_of("thresholds"), people_of("honest")
-    answers = ask(say, by_name, thresholds, honest, posted, dict.fromkeys(by_name, tuple(asked["handlings"])))
-    write(table, table_of(answers, posted, honest, whole["allowed"]), asked, began)
+    answers = ask(run, by_name, thresholds, honest, posted, dict.fromkeys(by_name, tuple(asked["handlings"])))
+    write(run, table, table_of(answers, posted, honest, whole["allowed"]), asked, began)
 
 
-def detecting_both(say: Say) -> None:
+def detecting_both(run: Run) -> None:
     """What the networks that come with the book find, each and together by the mean of their logits.
 
     Into ``detecting_both.json``. Asked about are the poisons that come with the book, after every handling.
     """
     asked, began = read_protocol()["detecting_both"], shipped.begin()
-    posted, thresholds, honest = shipped_posts(say), people_of("thresholds"), people_of("honest")
-    answers = ask(say, shipped_networks(), thresholds, honest, posted, {})
+    posted, thresholds, honest = shipped_posts(run), people_of("thresholds"), people_of("honest")
+    answers = ask(run, shipped_networks(), thresholds, honest, posted, {})
     allowed = read_protocol()["detecting"]["allowed"]
-    write("detecting_both", table_of(answers, posted, honest, allowed), asked, began)
+    write(run, "detecting_both", table_of(answers, posted, honest, allowed), asked, began)
 
 
 def shipped_networks() -> dict[str, Score]:
@@ -430,7 +427,7 @@ def mean_of(*scores: Score) -> Score:
     return lambda pixels: torch.stack([score(pixels) for score in scores]).mean(dim=0)
 
 
-def detecting_strangers(say: Say) -> None:
+def detecting_strangers(run: Run) -> None:
     """False alarms of the networks that come with the book, on very many people: ``detecting_strangers.json``.
 
     At the thresholds of ``detecting``, and for both networks at once at those of ``detecting_both``.
@@ -452,8 +449,8 @@ def detecting_strangers(say: Say) -> None:
             if after == handling:
                 row = {"detector": name, "handling": handling, "allowed": allowed, "threshold": limit}
                 rows.append(row | {"false_alarms": share(found[name] > limit, clean.identities)})
-        say(f"{handling}: asked")
-    write("detecting_strangers", rows, asked, began)
+        run.say(f"{handling}: asked")
+    write(run, "detecting_strangers", rows, asked, began)
 
 
 def flagged_of(
@@ -559,12 +556,12 @@ class Sifting:
 
 
 def sifted(
-    say: Say, data: Data, posted: Mapping[str, Posted], score: Score, thresholds: Tensor, how: Sifting
+    run: Run, data: Data, posted: Mapping[str, Posted], score: Score, thresholds: Tensor, how: Sifting
 ) -> Iterator[Row]:
     """Protection with a detector in front of the recogniser: dropped or set aside, with and without a leak.
 
     Args:
-        say: Told of every attack done.
+        run: Told of every attack done.
         data: Pictures, gallery and probes.
         posted: By attack, what users post, all of their pictures.
         score: The detector.
@@ -588,19 +585,19 @@ def sifted(
                     outcome = sift(some, published, *flags, how.accurate, network)
                     row = {"attack": attack, "policy": policy, "leak": leak, "allowed": allowed}
                     yield row | {"protection": outcome.rate, "paid": difference(outcome.clean, plain.clean)}
-        say(f"{attack}: sifted")
+        run.say(f"{attack}: sifted")
 
 
-def sifting(say: Say, scratch: Path) -> None:
+def sifting(run: Run) -> None:
     """A detector in front of the recogniser, over thresholds: ``sifting.json``."""
     asked, began = read_protocol()["sifting"], shipped.begin()
     data = load_data(crowd_setting())
-    posted = users_poisons(say, scratch)
+    posted = users_poisons(run)
     score = scored(detect.load_detector("network"))
     how = Sifting(load_extractor(asked["trainer"]), load_extractor(asked["robust"]), asked["allowed"], asked["leaked"])
     limits = score(people_of("thresholds").pixels)
-    rows = list(sifted(say, data, {attack: posted[attack] for attack in asked["attacks"]}, score, limits, how))
-    write("sifting", rows, asked, began)
+    rows = list(sifted(run, data, {attack: posted[attack] for attack in asked["attacks"]}, score, limits, how))
+    write(run, "sifting", rows, asked, began)
 
 
 def craft_evading(
@@ -633,13 +630,13 @@ def craft_evading(
 
 
 def craft_replies(
-    say: Say, own: Sequence[Tensor], surrogates: Sequence[Extractor], network: Detector, asked: Mapping[str, Any]
+    run: Run, own: Sequence[Tensor], surrogates: Sequence[Extractor], network: Detector, asked: Mapping[str, Any]
 ) -> Tensor:
     """``craft_evading`` for one person's pictures after the other's, with a line for each."""
     parts = []
     for clean in own:
         parts.append(craft_evading(clean, surrogates, network, asked, registered().seed))
-        say(f"evading: {len(parts)} of {len(own)} people")
+        run.say(f"evading: {len(parts)} of {len(own)} people")
     return torch.cat(parts)
 
 
@@ -681,25 +678,44 @@ def replies(
                 yield row | found
 
 
-def evading(say: Say, scratch: Path) -> None:
+def evading(run: Run) -> None:
     """LowKey that also fools the detector, and the detector that learns from it: ``evading.json``."""
     asked, began = read_protocol()["evading"], shipped.begin()
     whole, setting = read_protocol()["detecting"], crowd_setting()
     data, network = load_data(setting), detect.load_detector("network")
     users = data.users[: asked["users"]]
-    usual = at_gallery(data, users_poisons(say, scratch)["lowkey"])
+    usual = at_gallery(data, users_poisons(run)["lowkey"])
     data, usual = wait.among(data, usual, data.users, users)
     surrogates = [load_extractor(name) for name in setting.surrogates]
-    reply = replace(usual, pixels=craft_replies(say, originals(data, usual), surrogates, network, asked))
+    reply = replace(usual, pixels=craft_replies(run, originals(data, usual), surrogates, network, asked))
     people, each = asked["people"], whole["poisoned"]["lowkey"][1]
     taught_clean = people_of("taught").pixels.view(*whole["taught"], 3, setting.size, setting.size)[:people, :each]
-    poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(say, scratch).items()}
+    poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(run).items()}
     surrogates = [load_extractor(name) for name in whole["surrogates"]]
-    poisons["the reply"] = craft_replies(say, list(taught_clean), surrogates, network, asked)
+    poisons["the reply"] = craft_replies(run, list(taught_clean), surrogates, network, asked)
     recipe = replace(NETWORK, name="network, trained again", draws=asked["draws"])
-    again = learnt(say, scratch, recipe, people_of("taught").pixels, poisons, network)
+    again = learnt(run, recipe, people_of("taught").pixels, poisons, network)
     detectors = {each.name: scored(each) for each in (network, detect.load_detector("residual"), again)}
     published = {"lowkey": usual, "lowkey that evades": reply}
     extractor = load_extractor(read_protocol()["sifting"]["trainer"])
     clean = people_of("thresholds").pixels, people_of("honest")
-    write("evading", list(replies(data, published, detectors, *clean, extractor, whole["allowed"])), asked, began)
+    write(run, "evading", list(replies(data, published, detectors, *clean, extractor, whole["allowed"])), asked, began)
+
+
+if __name__ == "__main__":
+    sys.exit(
+        script(
+            __doc__,
+            [
+                detectors,
+                calibrations,
+                detecting,
+                detecting_crossed_handled,
+                detecting_crossed_pictures,
+                detecting_both,
+                detecting_strangers,
+                sifting,
+                evading,
+            ],
+        )
+    )

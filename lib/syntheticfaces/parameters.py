@@ -1,27 +1,15 @@
-"""The book's own faces: people made of numbers, and pictures of them under any pose, light, expression and camera.
-
-Nobody had to be photographed for the book. An identity is a row of named parameters (`PERSON`), a picture of it a
-second row (`NUISANCE`), and `render` turns both into pixels, the same ones every time.
-"""
+"""The numbers behind a synthetic face: those of an identity, those of a picture, and draws of both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from facepoison.device import batches, generator, pick_device
+from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.pictures import Pictures
-from facepoison.pictures.procedural_camera import develop
-from facepoison.pictures.procedural_head import Columns, head, pose
-from facepoison.pictures.procedural_paint import paint
-
-SIZES = (32, 512)  # smallest and largest picture in pixels
-BATCH = 16  # pictures a batch on a CPU: the tensors of 64 px stay in its cache
 
 
 class Parameter(NamedTuple):
@@ -226,89 +214,3 @@ def draw_nuisance(population: str, first: int, n: int, per_person: int, seed: in
         for j in range(per_person)
     ]
     return neutral + strength * (low + (high - low) * torch.stack(rows) - neutral)
-
-
-def _columns(rows: Tensor, table: Sequence[Parameter], what: str) -> Columns:
-    if rows.ndim != 2 or rows.shape[1] != len(table) or rows.dtype != torch.float32:
-        got = f"{rows.dtype} {tuple(rows.shape)}"
-        raise InputError(f"{what} must be float32 of shape (B, {len(table)}), got {got}: draw them with draw_{what}")
-    return Columns([row.name for row in table], rows)
-
-
-@torch.inference_mode()
-def render(people: Tensor, nuisance: Tensor, size: int) -> Tensor:
-    """Render one picture for each pair of rows.
-
-    The head is a star-shaped surface whose radius is a map over the directions from its centre; rays meet it after a
-    few steps. Light and its soft shadow are computed in the map, skin, eyes, mouth and hair where rays meet the head,
-    the rest (ears, neck, clothes, long hair, glasses) from formulas; a camera with lens, sensor and compression
-    ends it.
-
-    Args:
-        people: Identity parameters (B, len(PERSON)) from `draw_people`.
-        nuisance: Nuisance parameters (B, len(NUISANCE)) from `draw_nuisance`, on the same device.
-        size: Height and width in pixels, a multiple of 8 from 32 to 512.
-
-    Returns:
-        uint8 RGB pictures (B, 3, size, size) on the device of ``people``.
-
-    Raises:
-        InputError: parameters of a wrong shape or type, or a size that cannot be rendered.
-    """
-    if not SIZES[0] <= size <= SIZES[1] or size % 8:
-        raise InputError(f"size is {size}: give a multiple of 8 from {SIZES[0]} to {SIZES[1]}")
-    person, picture = _columns(people, PERSON, "people"), _columns(nuisance, NUISANCE, "nuisance")
-    if len(people) != len(nuisance):
-        raise InputError(f"{len(people)} people but {len(nuisance)} rows of nuisance: give one for each picture")
-    view = pose(picture, size)
-    light = paint(person, picture, view, head(person, picture, view))
-    return develop(light, picture)
-
-
-def make_pictures(
-    population: str,
-    n: int,
-    per_person: int,
-    size: int,
-    seed: int,
-    *,
-    first: int = 0,
-    strength: float = 1.0,
-    device: torch.device | str = "auto",
-    batch: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Pictures:
-    """Render ``per_person`` pictures of each of ``n`` identities.
-
-    Args:
-        population: Name of the population; populations share no identity.
-        n: How many identities.
-        per_person: Pictures of each.
-        size: Height and width in pixels, a multiple of 8.
-        seed: Seed of people and pictures.
-        first: Number of the first identity, to render a population in parts.
-        strength: Nuisance strength from 0 to 1.
-        device: Where to render: a torch device, its name, or ``"auto"``.
-        batch: Pictures at a time; by default what suits the device.
-        progress: Called with pictures done and pictures in all after every batch.
-
-    Returns:
-        The pictures on the CPU, identity by identity, with names such as ``"training/00017"``.
-
-    Raises:
-        InputError: see `draw_people`, `draw_nuisance` and `render`, or an unknown device.
-    """
-    where = pick_device(device) if isinstance(device, str) else device
-    if batch is None:
-        batch = BATCH if where.type == "cpu" else 512
-    if batch < 1:
-        raise InputError(f"batch is {batch}: give at least 1")
-    people = draw_people(population, first, n, seed).repeat_interleave(per_person, 0)
-    nuisance = draw_nuisance(population, first, n, per_person, seed, strength)
-    parts = []
-    for some in batches(len(people), batch):
-        parts.append(render(people[some].to(where), nuisance[some].to(where), size).cpu())
-        if progress is not None:
-            progress(min(some.stop, len(people)), len(people))
-    names = tuple(f"{population}/{i:05d}" for i in range(first, first + n))
-    return Pictures(torch.cat(parts), torch.arange(n).repeat_interleave(per_person), names)

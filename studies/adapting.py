@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,26 +21,26 @@ from facepoison.poisons.hardened import hardened
 from facepoison.poisons.similarity import change
 from facepoison.protection import Protection, difference
 from facepoison.protocol import load_data, load_extractors, read_protocol
-from facepoison.studies.common import RealPeople, Say, crowd_posts, post, registered, users_posts, write
 from facepoison.wait import among
+from studies.common import RealPeople, Run, crowd_posts, post, registered, script, users_posts, write
 
 
-def trainers_poisons(say: Say, scratch: Path) -> tuple[Tensor, dict[str, Tensor]]:
+def trainers_poisons(run: Run) -> tuple[Tensor, dict[str, Tensor]]:
     """Clean pictures that the adaptive trainer learns from, and by attack poison of the trainer's own making.
 
-    Both are uint8 (people, pictures of each, 3, H, W); making them resumes from files under ``scratch``.
+    Both are uint8 (people, pictures of each, 3, H, W); making them resumes from files under ``run.scratch``.
     """
     asked, setting = read_protocol()["adapting"], registered()
     data, networks = load_data(setting), load_extractors(setting)
     recipe = replace(find_recipe(asked["trainer"]), identities=asked["people"], held_out=0)
-    pixels, _ = training_pictures(recipe, scratch / "adapting", "auto", say)
+    pixels, _ = training_pictures(recipe, run.scratch / "adapting", "auto", run.say)
     clean = pixels[:, : asked["pictures"]]
     poisons = {}
     for name in asked["attacks"]:
         preset = experiment.PRESETS[name]
         surrogates = [networks[each] for each in experiment.surrogates_of(setting, preset)]
-        folder = scratch / "adapting"
-        poisons[name] = poison_people(clean, preset, surrogates, folder, setting.seed, say, public=data.public)
+        folder = run.scratch / "adapting"
+        poisons[name] = poison_people(clean, preset, surrogates, folder, setting.seed, run.say, public=data.public)
     return clean, poisons
 
 
@@ -59,15 +59,15 @@ def trainings(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*arms, *again, *fewer, *shorter, both | {"draws": asked["float32_draws"], "precision": "float32"}]
 
 
-def adaptive(say: Say, scratch: Path) -> None:
+def adaptive(run: Run) -> None:
     """Trainers who train on poison of their own making, before users nobody tuned on: ``adaptive.json``.
 
     What each arm's first training ends with goes into ``data/weights``.
     """
     asked, began = read_protocol()["adapting"], shipped.begin()
-    start, (public, poisons) = load_extractor(asked["trainer"]), trainers_poisons(say, scratch)
+    start, (public, poisons) = load_extractor(asked["trainer"]), trainers_poisons(run)
     clean = by_people(public)
-    _, data, posted = crowd_posts(say, scratch)
+    _, data, posted = crowd_posts(run)
     before = {attack: experiment.play(data, posts, start) for attack, posts in posted.items()}
     untrained = {"arm": "none", "people": 0, "draws": 0, "seed": 0, "precision": "bfloat16"}
     rows = [_met(untrained, attack, each, each) for attack, each in before.items()]
@@ -78,18 +78,18 @@ def adaptive(say: Say, scratch: Path) -> None:
         name = "-".join(map(str, how.values()))
         preset = replace(ROBUST, name=name, draws=how["draws"], bfloat16=how["precision"] == "bfloat16")
         since = time.time()
-        robust = harden(start, clean, told, preset, seed=how["seed"], scratch=scratch / "adapting", report=say)
+        robust = harden(start, clean, told, preset, seed=how["seed"], scratch=run.scratch / "adapting", report=run.say)
         if place < len(asked["arms"]):
             recipe = asdict(preset) | how | {"after": start.name}
-            said: dict[str, object] = {"command": "python -m facepoison study adaptive", "recipe": recipe}
+            said: dict[str, object] = {"command": run.command, "recipe": recipe}
             said |= shipped.provenance(began, time.time() - since) | {"test": timeline.measure_unseen(robust)}
             path = WEIGHTS / f"robust_{how['arm']}.safetensors"
             write_weights(path, robust.network, said, half=True)
             record(path.stem, path)
         for attack, posts in posted.items():
             rows.append(_met(how, attack, experiment.play(data, posts, robust), before[attack]))
-            say(f"{name}, {attack}: {rows[-1]['protection']}")
-    write("adaptive", rows, asked, began)
+            run.say(f"{name}, {attack}: {rows[-1]['protection']}")
+    write(run, "adaptive", rows, asked, began)
 
 
 def _met(how: Mapping[str, object], attack: str, outcome: Protection, untrained: Protection) -> dict[str, Any]:
@@ -104,14 +104,14 @@ def _met(how: Mapping[str, object], attack: str, outcome: Protection, untrained:
     }
 
 
-def adaptive_end_to_end(say: Say, scratch: Path) -> None:
+def adaptive_end_to_end(run: Run) -> None:
     """Trainers who train extractor and classifier at once, poison of their own in the gallery, or not.
 
     The table ``adaptive_end_to_end.json``. Some of the gallery's people, none of them a user, have poisoned pictures
     that the trainer made.
     """
     asked, began = read_protocol()["adapting_end_to_end"], shipped.begin()
-    setting, data, posted = crowd_posts(say, scratch)
+    setting, data, posted = crowd_posts(run)
     setting, start = replace(setting, n_retrained=asked["users"]), load_extractor(asked["trainer"])
     preset, identities = replace(ROBUST, name="end to end, adaptive", draws=asked["draws"]), data.pictures.identities
     others = torch.tensor(data.users[-asked["people"] :])
@@ -128,23 +128,23 @@ def adaptive_end_to_end(say: Say, scratch: Path) -> None:
                 data,
                 posts,
                 start,
-                lambda done, of, what=what: say(f"{what}: {done} of {of} trainings"),  # type: ignore[misc]
+                lambda done, of, what=what: run.say(f"{what}: {done} of {of} trainings"),  # type: ignore[misc]
                 preset=preset,
                 known=told,
             )
             row = {"arm": arm, "attack": attack, "protection": outcome.protection.rate}
             row |= {"due_to_poison": difference(outcome.protection.poisoned, outcome.protection.clean)}
             rows.append(row | {"clean_fit": outcome.clean_fit, "own_fit": float(outcome.own_fit.mean())})
-    write("adaptive_end_to_end", rows, asked, began)
+    write(run, "adaptive_end_to_end", rows, asked, began)
 
 
-def unknown(say: Say, scratch: Path) -> None:
+def unknown(run: Run) -> None:
     """Adaptive trainers before attacks that they did not train on, and before the user's reply: ``unknown.json``."""
     asked, began = read_protocol()["unknown"], shipped.begin()
     arms = read_protocol()["adapting"]
     start, reply = arms["trainer"], asked["reply"]
     names = [start, *(f"robust_{arm}" for arm in arms["arms"])]
-    setting, crowd, crowds_posts = crowd_posts(say, scratch)
+    setting, crowd, crowds_posts = crowd_posts(run)
     some = [among(crowd, posts, crowd.users, crowd.users[: asked["users"]]) for posts in crowds_posts.values()]
     data = some[0][0]
     posted = {name: posts for name, (_, posts) in zip(crowds_posts, some, strict=True)}
@@ -161,13 +161,17 @@ def unknown(say: Say, scratch: Path) -> None:
         "lowkey on the robust extractor and others": (together, lowkey, networks),
     }
     for name, how in others.items():
-        posted[name] = post(say, name, *how[:2], data, how[2])
-    public, poisons = trainers_poisons(say, scratch)
+        posted[name] = post(run, name, *how[:2], data, how[2])
+    public, poisons = trainers_poisons(run)
     own = public[: asked["again"]]
-    answer = poison_people(own, lowkey, [networks[reply]], scratch / "again", setting.seed, say, public=data.public)
+    answer = poison_people(
+        own, lowkey, [networks[reply]], run.scratch / "again", setting.seed, run.say, public=data.public
+    )
     preset = replace(ROBUST, name="once more", draws=asked["draws"])
     told = {name: by_people(each) for name, each in (poisons | {"the reply": answer}).items()}
-    once_more = harden(networks[reply], by_people(public), told, preset, seed=0, scratch=scratch / "again", report=say)
+    once_more = harden(
+        networks[reply], by_people(public), told, preset, seed=0, scratch=run.scratch / "again", report=run.say
+    )
     trainers = {name: networks[name] for name in names} | {f"{reply}, once more": once_more}
     rows = []
     for attack, posts in posted.items():
@@ -176,10 +180,10 @@ def unknown(say: Say, scratch: Path) -> None:
             outcome = experiment.play(data, posts, extractor)
             row = {"attack": attack, "psnr": loud, "trainer": trainer, "protection": outcome.rate}
             rows.append(row | {"due_to_poison": difference(outcome.poisoned, outcome.clean)})
-    write("unknown", rows, asked, began)
+    write(run, "unknown", rows, asked, began)
 
 
-def adaptive_real(say: Say, found: RealPeople) -> None:
+def adaptive_real(run: Run, found: RealPeople) -> None:
     """The adaptive trainer on real people: a real extractor trained on others' poison: ``adaptive_real.json``.
 
     Everybody but the users is public: their first pictures are poisoned by the trainer, who then trains on them.
@@ -198,18 +202,21 @@ def adaptive_real(say: Say, found: RealPeople) -> None:
             own = clean.of(who).pixels
             made = experiment.poison(setting, experiment.PRESETS[attack], own, networks, data.public)
             parts.append(made.arrays["pixels"])
-            say(f"{attack}: {len(parts)} of {len(others)} public people")
+            run.say(f"{attack}: {len(parts)} of {len(others)} public people")
         poisons[attack] = replace(clean, pixels=torch.cat(parts))
-        posted[attack] = users_posts(say, setting, attack, data, networks)
+        posted[attack] = users_posts(run, setting, attack, data, networks)
     before = {attack: experiment.play(data, posts, start) for attack, posts in posted.items()}
     rows = [_met({"arm": "none", "rate": 0.0}, attack, each, each) for attack, each in before.items()]
     for rate in asked["rates"]:
         preset = replace(ROBUST, name=f"robust training, rate {rate}", draws=asked["draws"], rate=rate)
         for arm, taught in (("control", {}), ("both", poisons)):
-            robust = harden(start, clean, taught, preset, seed=setting.seed, report=say)
+            robust = harden(start, clean, taught, preset, seed=setting.seed, report=run.say)
             for attack, posts in posted.items():
                 outcome = experiment.play(data, posts, robust)
                 rows.append(_met({"arm": arm, "rate": rate}, attack, outcome, before[attack]))
-    command = "python -m facepoison study adaptive_real --faces FOLDER"
     inputs = found.said | {"faces": found.said["pictures"], "public_people": len(others)} | asked
-    write("adaptive_real", rows, inputs, began, command)
+    write(run, "adaptive_real", rows, inputs, began)
+
+
+if __name__ == "__main__":
+    sys.exit(script(__doc__, [adaptive, adaptive_end_to_end, unknown], [adaptive_real]))

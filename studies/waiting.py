@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from facepoison import experiment, shipped, timeline
@@ -17,14 +17,14 @@ from facepoison.protection import rank_one
 from facepoison.protocol import embeddings, load_data, load_extractors, read_protocol
 from facepoison.recognition import Recogniser
 from facepoison.store import of_weights
-from facepoison.studies.common import RealPeople, Say, crowd_posts, post, registered, users_posts, write
 from facepoison.wait import CHANGES, among, half_factorial
+from studies.common import RealPeople, Run, crowd_posts, post, registered, script, users_posts, write
 
 FACTORS = tuple(CHANGES)
 RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
 
 
-def end_to_end_later(say: Say) -> None:
+def end_to_end_later(run: Run) -> None:
     """Users' old pictures before trainers who fine-tune a later extractor on them: ``end_to_end_later.json``."""
     asked, began = read_protocol()["waiting"], shipped.begin()
     setting = replace(registered(), n_retrained=asked["end_to_end_users"])
@@ -38,7 +38,7 @@ def end_to_end_later(say: Say) -> None:
                 data,
                 posts,
                 load_extractor(name),
-                lambda done, of, what=f"{attack}, {name}": say(f"{what}: {done} of {of} trainings"),  # type: ignore[misc]
+                lambda done, of, what=f"{attack}, {name}": run.say(f"{what}: {done} of {of} trainings"),  # type: ignore[misc]
             )
             rows.append(
                 {
@@ -50,10 +50,10 @@ def end_to_end_later(say: Say) -> None:
                     "own_fit": float(outcome.own_fit.mean()),
                 }
             )
-    write("end_to_end_later", rows, asked, began)
+    write(run, "end_to_end_later", rows, asked, began)
 
 
-def more_surrogates(say: Say) -> None:
+def more_surrogates(run: Run) -> None:
     """LowKey made on one, two and more surrogates, before every extractor: ``more_surrogates.json``."""
     asked, began = read_protocol()["waiting"], shipped.begin()
     setting = replace(registered(), surrogates=tuple(asked["surrogates"]))
@@ -62,16 +62,16 @@ def more_surrogates(say: Say) -> None:
     rows = []
     for n in range(1, len(setting.surrogates) + 1):
         preset = replace(experiment.PRESETS["lowkey"], extractors=n)
-        posts = post(say, f"{n} surrogates", setting, preset, data, trainers)
+        posts = post(run, f"{n} surrogates", setting, preset, data, trainers)
         clean = data.pictures.pixels[posts.index]
         loud = float(change(clean, posts.pixels).psnr.mean())
         for name, extractor in trainers.items():
             row = {"surrogates": n, "psnr": loud, "extractor": name, "white_box": name in setting.surrogates[:n]}
             rows.append(row | {"protection": experiment.play(data, posts, extractor).rate})
-    write("more_surrogates", rows, asked, began)
+    write(run, "more_surrogates", rows, asked, began)
 
 
-def carrying(say: Say, scratch: Path) -> None:
+def carrying(run: Run) -> None:
     """What carries a poison over from one surrogate to another extractor, by design: ``carrying.json``.
 
     Sixteen small extractors are trained, in half of a factorial in four factors from two seeds; the poison is made on
@@ -82,23 +82,21 @@ def carrying(say: Say, scratch: Path) -> None:
     data, networks = load_data(setting), {asked["surrogate"]: load_extractor(asked["surrogate"])}
     data = replace(data, users=data.users[: asked["users"]])
     presets = {name: replace(experiment.PRESETS[name], extractors=1) for name in asked["attacks"]}
-    posted = {name: post(say, name, setting, preset, data, networks) for name, preset in presets.items()}
+    posted = {name: post(run, name, setting, preset, data, networks) for name, preset in presets.items()}
     rows = []
     for seed in asked["seeds"]:
         for levels in half_factorial(FACTORS):
-            extractor, accuracy = _small(asked, levels, seed, scratch, say)
+            extractor, accuracy = _small(asked, levels, seed, run)
             row: dict[str, object] = {**levels, "seed": seed, "training_rank_1": accuracy}
             for name, posts in posted.items():
                 clean = data.pictures.pixels[posts.index]
                 row[f"{name}_cosine"] = float(experiment.carried_over(extractor, clean, posts.pixels).mean())
                 row[f"{name}_protection"] = experiment.play(data, posts, extractor).rate
             rows.append(row)
-    write("carrying", rows, asked, began)
+    write(run, "carrying", rows, asked, began)
 
 
-def _small(
-    asked: Mapping[str, Any], levels: Mapping[str, int], seed: int, scratch: Path, say: Say
-) -> tuple[Extractor, float]:
+def _small(asked: Mapping[str, Any], levels: Mapping[str, int], seed: int, run: Run) -> tuple[Extractor, float]:
     """One extractor of the design, trained, with its rank-1 on its own training people."""
     like = find_recipe(asked["surrogate"])
     most = max(asked["people"])
@@ -119,30 +117,30 @@ def _small(
         population=asked["identities"][levels["identities"]],
     )
     everybody = replace(recipe, name="carrying", identities=most, held_out=0, seed=0)
-    folder = scratch / "carrying"
-    pixels, _ = training_pictures(everybody, folder, "auto", say)
+    folder = run.scratch / "carrying"
+    pixels, _ = training_pictures(everybody, folder, "auto", run.say)
     own = pixels[: recipe.identities]
-    network, _, _ = fit(recipe, own, folder, pick_device("auto"), say)
+    network, _, _ = fit(recipe, own, folder, pick_device("auto"), run.say)
     trained = snapshot(network, recipe.name)
     digest = of_weights(trained.network)
     return Extractor(trained.network, trained.contract, name=recipe.name, sha256=digest), rank_1(trained, own)
 
 
-def crowd(say: Say, scratch: Path) -> None:
+def crowd(run: Run) -> None:
     """Many users' old pictures before every extractor of the timeline: ``crowd.json``.
 
     And the same few users among fewer people and more: ``crowd_size.json``.
     """
     asked, began = read_protocol()["crowd"], shipped.begin()
-    setting, data, posted = crowd_posts(say, scratch)
+    setting, data, posted = crowd_posts(run)
     rows = []
     for attack, posts in posted.items():
         for name, extractor in timeline.timeline(setting).items():
             outcome = experiment.play(data, posts, extractor)
             row = {"attack": attack, "extractor": name, "role": experiment.role(setting, attack, name)}
             rows.append(row | {"protection": outcome.rate, "by_user": outcome.poisoned.by_user.tolist()})
-            say(f"{attack}, {name}: {outcome.rate.value:.3f}")
-    write("crowd", rows, asked, began)
+            run.say(f"{attack}, {name}: {outcome.rate.value:.3f}")
+    write(run, "crowd", rows, asked, began)
     rows = []
     for attack, posts in posted.items():
         for n in asked["sizes"]:
@@ -150,10 +148,10 @@ def crowd(say: Say, scratch: Path) -> None:
             for name in asked["size_extractors"]:
                 rate = experiment.play(few, few_posts, load_extractor(name)).rate
                 rows.append({"attack": attack, "people": n, "extractor": name, "protection": rate})
-    write("crowd_size", rows, asked, began, "python -m facepoison study crowd")
+    write(run, "crowd_size", rows, asked, began)
 
 
-def real(say: Say, found: RealPeople) -> None:
+def real(run: Run, found: RealPeople) -> None:
     """The oblivious trainer on real people, with other people's extractors: ``real_*.json``, numbers only.
 
     ``real_recognisers`` holds rank-1 on everybody's clean probes, ``real_waiting`` the protection of the users.
@@ -166,13 +164,13 @@ def real(say: Say, found: RealPeople) -> None:
     for seed in asked["seeds"]:
         again = data if seed == setting.seed else load_data(replace(setting, seed=seed))
         for name, network in networks.items():
-            say(f"{name}: embeds the pictures of seed {seed}")
+            run.say(f"{name}: embeds the pictures of seed {seed}")
             rank = rank_one(*again.sides(embeddings(network, again.pictures.pixels)))
             row = {"extractor": name, "year": years[name], "sha256": network.sha256, "seed": seed}
             ranks.append(row | {"rank_1": rank})
     rows = []
     for attack in read_protocol()["real"]["attacks"]:
-        posts = users_posts(say, setting, attack, data, networks)
+        posts = users_posts(run, setting, attack, data, networks)
         loud = float(change(data.pictures.pixels[posts.index], posts.pixels).psnr.mean())
         for name, network in networks.items():
             role = experiment.role(setting, attack, name)
@@ -180,6 +178,9 @@ def real(say: Say, found: RealPeople) -> None:
                 row = {"attack": attack, "extractor": name, "year": years[name], "role": role, "psnr": loud}
                 rate = experiment.play(data, posts, network, recogniser=recogniser).rate
                 rows.append(row | {"recogniser": recogniser, "protection": rate})
-    command = "python -m facepoison study real --faces FOLDER"
-    write("real_recognisers", ranks, asked, began, command)
-    write("real_waiting", rows, asked, began, command)
+    write(run, "real_recognisers", ranks, asked, began)
+    write(run, "real_waiting", rows, asked, began)
+
+
+if __name__ == "__main__":
+    sys.exit(script(__doc__, [end_to_end_later, more_surrogates, carrying, crowd], [real]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import fingerprint
 from facepoison import detect, experiment, shipped, wait
 from facepoison.adapt import ROBUST, harden
 from facepoison.baselines import baseline_scores, train_baseline
@@ -18,8 +18,8 @@ from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import first_users, split
 from facepoison.protocol import Data, Setting, read_protocol
-from facepoison.studies.common import RealPeople, Say, write
-from facepoison.studies.detecting import (
+from studies.common import RealPeople, Run, script, write
+from studies.detecting import (
     BASELINES,
     SHIPPED,
     TAKEN_TIMES,
@@ -42,7 +42,6 @@ from facepoison.studies.detecting import (
 )
 
 CARRIED = "made faces, then photographs"
-SCRATCH = fingerprint.LIB.parent / "_build" / "training"
 
 
 @dataclass(frozen=True)
@@ -86,17 +85,17 @@ class Stage:
     honest: Pictures
 
 
-def stage(say: Say, found: RealPeople) -> Stage:
+def stage(run: Run, found: RealPeople) -> Stage:
     """Real people in their roles, and what the trainer teaches detectors with."""
     asked, pictures = read_protocol()["detecting_real"], found.data.pictures
     who = roles(pictures, asked["taught"], found.setting.seed)
     trainer = replace(found.setting, surrogates=tuple(asked["surrogates"]))
-    told = _poisoned(say, found, trainer, asked["attacks"], who.taught, asked["poisoned"])
+    told = _poisoned(run, found, trainer, asked["attacks"], who.taught, asked["poisoned"])
     sides = [pictures.take(torch.isin(pictures.identities, torch.tensor(some))) for some in (who.taught, who.asked)]
     return Stage(who, told, *sides)
 
 
-def detecting_real(say: Say, found: RealPeople) -> None:
+def detecting_real(run: Run, found: RealPeople) -> None:
     """Detectors taught on some people's photographs, asked about others': ``detecting_real*.json``, ``sifting_real``.
 
     ``detecting_real`` holds what is found after every handling, ``detecting_real_honest`` whom one threshold for all
@@ -105,92 +104,88 @@ def detecting_real(say: Say, found: RealPeople) -> None:
     networks taught on photographs stand those that learnt from made faces.
     """
     began, asked, whole = shipped.begin(), read_protocol()["detecting_real"], read_protocol()["detecting"]
-    setting, public, set_up = found.setting, found.data.public, stage(say, found)
+    setting, public, set_up = found.setting, found.data.public, stage(run, found)
     honest = set_up.honest
-    posts = _poisoned(say, found, setting, asked["attacks"], set_up.who.asked, asked["asked"])
-    detectors = _detectors(say, set_up, asked)
-    answers = ask(say, detectors, public, honest, posts, {})
+    posts = _poisoned(run, found, setting, asked["attacks"], set_up.who.asked, asked["asked"])
+    detectors = _detectors(run, set_up, asked)
+    answers = ask(run, detectors, public, honest, posts, {})
     people = {attack: each.people for attack, each in posts.items()}
     inputs = _inputs(found, set_up) | asked
-    command = "python -m facepoison study detecting_real --faces FOLDER"
-    write("detecting_real", table_of(answers, posts, honest, asked["allowed"]), inputs, began, command)
+    write(run, "detecting_real", table_of(answers, posts, honest, asked["allowed"]), inputs, began)
     flags = (people, honest.identities, whole["allowed"])  # after all handlings there are pictures enough for 0.1 %
     rows = [row for name, answer in answers.items() for row in flagged_of(name, answer, *flags)]
-    write("detecting_real_honest", rows, inputs | {"allowed_at_once": whole["allowed"]}, began, command)
+    write(run, "detecting_real_honest", rows, inputs | {"allowed_at_once": whole["allowed"]}, began)
     chosen = f"{RESIDUAL.name}, {CARRIED}"
     size = whole["account"]
     accounts = accounts_of(answers[chosen], people, public.identities, honest.identities, size, min(asked["allowed"]))
-    write("detecting_real_accounts", list(accounts), inputs, began, command)
+    write(run, "detecting_real_accounts", list(accounts), inputs, began)
     pair = [f"{kind}, {CARRIED}" for kind in (NETWORK.name, RESIDUAL.name)]
     both = ("as taken", whole["handled"])
     curves = [row for name in pair for row in curves_of(name, answers[name], people, honest.identities, both)]
-    write("detecting_real_roc", curves, inputs, began, command)
-    robust = _robust(say, found, set_up, asked)
+    write(run, "detecting_real_roc", curves, inputs, began)
+    robust = _robust(run, found, set_up, asked)
     sift = Sifting(found.extractors[asked["trainer"]], robust, asked["allowed"], asked["leaked"])
     limits = answers[chosen].thresholds["as taken"]
     some = _first_pictures(found.data, asked["asked"], setting)
-    rows = list(sifted(say, some, posts, detectors[chosen], limits, sift))
-    write("sifting_real", rows, inputs, began, command)
+    rows = list(sifted(run, some, posts, detectors[chosen], limits, sift))
+    write(run, "sifting_real", rows, inputs, began)
 
 
-def detecting_real_weaker(say: Say, found: RealPeople) -> None:
+def detecting_real_weaker(run: Run, found: RealPeople) -> None:
     """Weaker attacks on photographs, before networks on residuals that have met none: ``detecting_real_weaker.json``.
 
     As ``detecting_real``, as taken and after its one JPEG quality.
     """
-    began, asked, set_up = shipped.begin(), read_protocol()["detecting_real_weaker"], stage(say, found)
+    began, asked, set_up = shipped.begin(), read_protocol()["detecting_real_weaker"], stage(run, found)
     whole, honest = read_protocol()["detecting_real"], set_up.honest
-    posts = _poisoned(say, found, found.setting, asked["attacks"], set_up.who.asked, asked["asked"])
-    taught = [_network(say, set_up, whole, RESIDUAL, start=start) for start in (None, SHIPPED[RESIDUAL.name])]
+    posts = _poisoned(run, found, found.setting, asked["attacks"], set_up.who.asked, asked["asked"])
+    taught = [_network(run, set_up, whole, RESIDUAL, start=start) for start in (None, SHIPPED[RESIDUAL.name])]
     detectors = {network.name: scored(network) for network in taught}
     handlings = ("as taken", read_protocol()["detecting"]["handled"])
-    answers = ask(say, detectors, found.data.public, honest, posts, dict.fromkeys(detectors, handlings))
+    answers = ask(run, detectors, found.data.public, honest, posts, dict.fromkeys(detectors, handlings))
     rows = table_of(answers, posts, honest, whole["allowed"])
-    command = "python -m facepoison study detecting_real_weaker --faces FOLDER"
-    write("detecting_real_weaker", rows, _inputs(found, set_up) | asked, began, command)
+    write(run, "detecting_real_weaker", rows, _inputs(found, set_up) | asked, began)
 
 
-def detecting_real_both(say: Say, found: RealPeople) -> None:
+def detecting_real_both(run: Run, found: RealPeople) -> None:
     """Both networks that went on from made faces, at once: ``detecting_real_both.json``. As ``detecting_real``."""
-    began, asked, set_up = shipped.begin(), read_protocol()["detecting_real_both"], stage(say, found)
+    began, asked, set_up = shipped.begin(), read_protocol()["detecting_real_both"], stage(run, found)
     whole, honest = read_protocol()["detecting_real"], set_up.honest
-    posts = _poisoned(say, found, found.setting, whole["attacks"], set_up.who.asked, whole["asked"])
-    taught = [_network(say, set_up, whole, like, start=SHIPPED[like.name]) for like in (NETWORK, RESIDUAL)]
+    posts = _poisoned(run, found, found.setting, whole["attacks"], set_up.who.asked, whole["asked"])
+    taught = [_network(run, set_up, whole, like, start=SHIPPED[like.name]) for like in (NETWORK, RESIDUAL)]
     detectors = {f"{asked['together']}, {CARRIED}": mean_of(*map(scored, taught))}
-    answers = ask(say, detectors, found.data.public, honest, posts, {})
+    answers = ask(run, detectors, found.data.public, honest, posts, {})
     rows = table_of(answers, posts, honest, whole["allowed"])
-    command = "python -m facepoison study detecting_real_both --faces FOLDER"
-    write("detecting_real_both", rows, _inputs(found, set_up) | asked, began, command)
+    write(run, "detecting_real_both", rows, _inputs(found, set_up) | asked, began)
 
 
-def evading_real(say: Say, found: RealPeople) -> None:
+def evading_real(run: Run, found: RealPeople) -> None:
     """The user's reply on photographs, and the network that learns from it: ``evading_real.json``."""
-    began, asked, set_up = shipped.begin(), read_protocol()["evading_real"], stage(say, found)
+    began, asked, set_up = shipped.begin(), read_protocol()["evading_real"], stage(run, found)
     whole, setting = read_protocol()["detecting_real"], found.setting
-    posted = _poisoned(say, found, setting, ["lowkey"], set_up.who.asked, whole["asked"])["lowkey"]
+    posted = _poisoned(run, found, setting, ["lowkey"], set_up.who.asked, whole["asked"])["lowkey"]
     some = _first_pictures(found.data, whole["asked"], setting)
     everybody, users = range(len(some.pictures.names)), set_up.who.asked[: asked["users"]]
     some, usual = wait.among(some, at_gallery(some, posted), everybody, users)
-    network = _network(say, set_up, whole, RESIDUAL, start=SHIPPED[RESIDUAL.name])
+    network = _network(run, set_up, whole, RESIDUAL, start=SHIPPED[RESIDUAL.name])
     surrogates = [found.extractors[name] for name in setting.surrogates]
-    reply = replace(usual, pixels=craft_replies(say, originals(some, usual), surrogates, network, asked))
+    reply = replace(usual, pixels=craft_replies(run, originals(some, usual), surrogates, network, asked))
     told = set_up.told["lowkey"]
     own = [told.clean[told.people == who] for who in set_up.who.taught[: asked["people"]]]
     surrogates = [found.extractors[name] for name in whole["surrogates"]]
     poisons = {attack: each.poisoned for attack, each in set_up.told.items()}
-    poisons["the reply"] = craft_replies(say, own, surrogates, network, asked)
+    poisons["the reply"] = craft_replies(run, own, surrogates, network, asked)
     recipe = replace(RESIDUAL, name=f"{RESIDUAL.name}, trained again", draws=asked["draws"])
-    again = learnt(say, SCRATCH, recipe, set_up.taught.pixels, poisons, network)
+    again = learnt(run, recipe, set_up.taught.pixels, poisons, network)
     others = (
-        _network(say, set_up, whole, RESIDUAL),
-        _network(say, set_up, whole, NETWORK, start=SHIPPED[NETWORK.name]),
+        _network(run, set_up, whole, RESIDUAL),
+        _network(run, set_up, whole, NETWORK, start=SHIPPED[NETWORK.name]),
     )
     detectors = {each.name: scored(each) for each in (network, *others, again)}
     published = {"lowkey": usual, "lowkey that evades": reply}
     how = (found.data.public.pixels, set_up.honest, found.extractors[whole["trainer"]], whole["allowed"])
     rows = list(replies(some, published, detectors, *how))
-    command = "python -m facepoison study evading_real --faces FOLDER"
-    write("evading_real", rows, _inputs(found, set_up) | asked, began, command)
+    write(run, "evading_real", rows, _inputs(found, set_up) | asked, began)
 
 
 def _inputs(found: RealPeople, set_up: Stage) -> dict[str, object]:
@@ -203,7 +198,7 @@ def _inputs(found: RealPeople, set_up: Stage) -> dict[str, object]:
 
 
 def _poisoned(
-    say: Say, found: RealPeople, how: Setting, attacks: Sequence[str], people: tuple[int, ...], count: int
+    run: Run, found: RealPeople, how: Setting, attacks: Sequence[str], people: tuple[int, ...], count: int
 ) -> dict[str, Posted]:
     """By attack the first pictures of people, poisoned on a setting's surrogates."""
     pictures, made = found.data.pictures, {}
@@ -213,14 +208,14 @@ def _poisoned(
             own = pictures.pixels[first_of(pictures, (who,), count)]
             kept = experiment.poison(how, experiment.PRESETS[attack], own, found.extractors, found.data.public)
             parts.append(kept.arrays["pixels"])
-            say(f"{attack}, {count} pictures: {len(parts)} of {len(people)} people")
+            run.say(f"{attack}, {count} pictures: {len(parts)} of {len(people)} people")
         places = first_of(pictures, people, count)
         made[attack] = Posted(pictures.identities[places], pictures.pixels[places], torch.cat(parts))
     return made
 
 
 def _network(
-    say: Say,
+    run: Run,
     set_up: Stage,
     asked: Mapping[str, Any],
     like: Recipe,
@@ -231,7 +226,7 @@ def _network(
     """A network taught on photographs.
 
     Args:
-        say: Told how it goes.
+        run: Told how it goes.
         set_up: What it is taught with.
         asked: The protocol's ``detecting_real``.
         like: Its recipe.
@@ -242,19 +237,19 @@ def _network(
     name += f", {experiment.called(only)} alone" if only else ""
     told = {attack: each.poisoned for attack, each in set_up.told.items() if only in (attack, None)}
     recipe = replace(like, name=name, draws=asked["draws"])
-    return learnt(say, SCRATCH, recipe, set_up.taught.pixels, told, detect.load_detector(start) if start else None)
+    return learnt(run, recipe, set_up.taught.pixels, told, detect.load_detector(start) if start else None)
 
 
-def _detectors(say: Say, set_up: Stage, asked: Mapping[str, Any]) -> dict[str, Score]:
+def _detectors(run: Run, set_up: Stage, asked: Mapping[str, Any]) -> dict[str, Score]:
     """Detectors by name: taught on photographs alone, on made faces alone, on both; on one attack; plain ones."""
     found: dict[str, Score] = {}
     for like in (NETWORK, RESIDUAL):
         found[f"{like.name}, made faces"] = scored(detect.load_detector(SHIPPED[like.name]))
         for start in (None, SHIPPED[like.name]):
-            network = _network(say, set_up, asked, like, start=start)
+            network = _network(run, set_up, asked, like, start=start)
             found[network.name] = scored(network)
     for attack in set_up.told:  # from nothing: the networks that know made faces have met every attack
-        network = _network(say, set_up, asked, RESIDUAL, only=attack)
+        network = _network(run, set_up, asked, RESIDUAL, only=attack)
         found[network.name] = scored(network)
     seed, clean = read_protocol()["registered"]["seed"], set_up.taught.pixels
     poisons = {attack: each.poisoned for attack, each in set_up.told.items()}
@@ -264,14 +259,14 @@ def _detectors(say: Say, set_up: Stage, asked: Mapping[str, Any]) -> dict[str, S
     return found
 
 
-def _robust(say: Say, found: RealPeople, set_up: Stage, asked: Mapping[str, Any]) -> Extractor:
+def _robust(run: Run, found: RealPeople, set_up: Stage, asked: Mapping[str, Any]) -> Extractor:
     """The trainer's extractor, trained on the same poison of the same people that detectors are taught with."""
     pictures = found.data.pictures
     preset = replace(ROBUST, name="robust training", draws=asked["robust_draws"], rate=asked["robust_rate"])
     clean = pictures.take(first_of(pictures, set_up.who.taught, asked["poisoned"]))
     poisons = {attack: Pictures(each.poisoned, each.people, pictures.names) for attack, each in set_up.told.items()}
     start, seed = found.extractors[asked["trainer"]], found.setting.seed
-    return harden(start, clean, poisons, preset, seed=seed, scratch=SCRATCH / "detecting", report=say)
+    return harden(start, clean, poisons, preset, seed=seed, scratch=run.scratch / "detecting", report=run.say)
 
 
 def _first_pictures(data: Data, count: int, setting: Setting) -> Data:
@@ -280,3 +275,7 @@ def _first_pictures(data: Data, count: int, setting: Setting) -> Data:
     pictures = data.pictures.take(first_of(data.pictures, everybody, count))
     gallery, probes = split(pictures, setting.seed, setting.gallery_share)
     return replace(data, pictures=pictures, gallery=gallery, probes=probes)
+
+
+if __name__ == "__main__":
+    sys.exit(script(__doc__, [], [detecting_real, detecting_real_both, detecting_real_weaker, evading_real]))

@@ -6,7 +6,8 @@ from facenet_pytorch import MTCNN
 
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
-from facepoison.pictures.procedural import NUISANCE, PERSON, draw_nuisance, draw_people, make_pictures, render
+from facepoison.pictures.synthetic import make_pictures
+from syntheticfaces import NUISANCE, PERSON, draw_nuisance, draw_people, render
 
 SIZE = 64
 

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import fingerprint
 from facepoison import experiment, shipped, timeline
 from facepoison.adapt import poison_people
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.protocol import Data, Setting, choose, load_data, load_extractors, read_protocol
 
-Say = Callable[[str], None]
+
+@dataclass(frozen=True)
+class Run:
+    """How a study runs.
+
+    Attributes:
+        command: What makes its results again, as their cards say.
+        say: Receives lines on how it goes.
+        scratch: Folder that long computations resume from.
+    """
+
+    command: str
+    say: Callable[[str], None]
+    scratch: Path
 
 
 def registered() -> Setting:
@@ -30,8 +47,8 @@ def crowd_setting() -> Setting:
     return replace(registered(), people=asked["people"], per_person=asked["pictures"], n_users=asked["people"])
 
 
-def crowd_posts(say: Say, scratch: Path) -> tuple[Setting, Data, dict[str, experiment.Poisoned]]:
-    """The crowd, and what each of it publishes by attack; resumes from files under ``scratch``."""
+def crowd_posts(run: Run) -> tuple[Setting, Data, dict[str, experiment.Poisoned]]:
+    """The crowd, and what each of it publishes by attack; resumes from files under ``run.scratch``."""
     setting = crowd_setting()
     data, networks = load_data(setting), load_extractors(setting)
     index = [data.gallery_of(user) for user in data.users]
@@ -41,35 +58,37 @@ def crowd_posts(say: Say, scratch: Path) -> tuple[Setting, Data, dict[str, exper
         preset = experiment.PRESETS[attack]
         surrogates = [networks[name] for name in experiment.surrogates_of(setting, preset)]
         start = time.perf_counter()
-        pixels = poison_people(clean, preset, surrogates, scratch / "crowd", setting.seed, say, public=data.public)
+        pixels = poison_people(
+            clean, preset, surrogates, run.scratch / "crowd", setting.seed, run.say, public=data.public
+        )
         seconds = time.perf_counter() - start
         posted[attack] = experiment.Poisoned(torch.cat(index), pixels.flatten(0, 1), data.users, seconds)
     return setting, data, posted
 
 
 def post(
-    say: Say, name: str, setting: Setting, preset: experiment.Preset, data: Data, networks: Mapping[str, Extractor]
+    run: Run, name: str, setting: Setting, preset: experiment.Preset, data: Data, networks: Mapping[str, Extractor]
 ) -> experiment.Poisoned:
     """What the users of a data set publish under a preset that is not among the protocol's attacks.
 
-    ``say`` is told of each user done, under a name.
+    A line tells of each user done, under a name.
     """
     parts = []
     for user in data.users:
         own = data.pictures.pixels[data.gallery_of(user)]
         parts.append(experiment.poison(setting, preset, own, networks, data.public))
-        say(f"{name}: {len(parts)} of {len(data.users)} users")
+        run.say(f"{name}: {len(parts)} of {len(data.users)} users")
     index = [data.gallery_of(user) for user in data.users]
     pixels = torch.cat([part.arrays["pixels"] for part in parts])
     return experiment.Poisoned(torch.cat(index), pixels, data.users, sum(part.seconds for part in parts))
 
 
 def users_posts(
-    say: Say, setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor]
+    run: Run, setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor]
 ) -> experiment.Poisoned:
     """What the users publish, with a line for each of them."""
     return experiment.poison_users(
-        setting, attack, data, networks, lambda done, of: say(f"{attack}: {done} of {of} users")
+        setting, attack, data, networks, lambda done, of: run.say(f"{attack}: {done} of {of} users")
     )
 
 
@@ -116,13 +135,54 @@ def real_people(faces: Path, source: str, extractors: Path | None = None) -> Rea
     return RealPeople(setting, data, timeline.timeline(setting), said)
 
 
-def write(
-    name: str,
-    rows: list[dict[str, Any]],
-    asked: Mapping[str, object],
-    began: shipped.Began,
-    command: str = "",
-) -> None:
+def write(run: Run, name: str, rows: list[dict[str, Any]], asked: Mapping[str, object], began: shipped.Began) -> None:
     """Write a study's table: its rows, what the protocol asked, and what it began with."""
-    command = command or f"python -m facepoison study {name}"
-    shipped.write_table(name, rows, command=command, inputs=asked, began=began)
+    shipped.write_table(name, rows, command=run.command, inputs=asked, began=began)
+
+
+def script(
+    about: str | None,
+    studies: Sequence[Callable[..., object]],
+    on_faces: Sequence[Callable[..., object]] = (),
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run one of a file's studies, as the command line says.
+
+    Args:
+        about: What the file is on: its docstring.
+        studies: Functions of a ``Run``, those on synthetic faces.
+        on_faces: Functions of a ``Run`` and ``RealPeople``.
+        arguments: By default those of the process.
+
+    Returns:
+        The exit status: 2 for what cannot be used, with one line that says why.
+    """
+    known = {study.__name__: study for study in (*studies, *on_faces)}
+    parser = argparse.ArgumentParser(
+        description=(about or "").splitlines()[0],
+        epilog="\n".join(f"  {name}: {(study.__doc__ or '').splitlines()[0]}" for name, study in known.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("study", choices=known, metavar="STUDY", help="one of those below")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    if on_faces:
+        parser.add_argument("--faces", type=Path, help="folder of real people, a sub-folder each")
+        parser.add_argument("--source", default="", help="what these pictures are, in words")
+        parser.add_argument("--extractors", type=Path, help="folder of extractors [default: models beside the faces]")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    study = known[given.study]
+    command = f"python -m studies.{Path(inspect.getfile(study)).stem} {given.study}"
+    run = Run(command, lambda line: print(line, flush=True), fingerprint.LIB.parent / "_build" / "training")
+    try:
+        if study not in on_faces:
+            study(run)
+        elif given.faces is None or not given.source:
+            raise InputError(f"study {given.study}: give --faces FOLDER and --source 'what they are'")
+        else:
+            people = real_people(given.faces, given.source, given.extractors)
+            study(replace(run, command=f"{command} --faces FOLDER"), people)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

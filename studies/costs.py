@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,8 +17,8 @@ from facepoison.pictures.splits import split
 from facepoison.protection import Answers, Protection, difference, rate
 from facepoison.protocol import Data, load_data, made_people, read_protocol
 from facepoison.sift import sift
-from facepoison.studies.common import Say, registered, write
-from facepoison.studies.detecting import scored
+from studies.common import Run, registered, script, write
+from studies.detecting import scored
 
 Answer = Callable[[Data], Answers]
 
@@ -88,7 +89,7 @@ def ways(asked: Mapping[str, Any]) -> dict[str, Answer]:
     }
 
 
-def costs(say: Say) -> None:
+def costs(run: Run) -> None:
     """The clean error with each of the trainer's answers to poison, less that without any: ``costs.json``."""
     asked, began = read_protocol()["costs"], shipped.begin()
     found, rows = galleries(asked), []
@@ -97,5 +98,9 @@ def costs(say: Say) -> None:
         clean = joined([answer(data) for data in found])
         usual = usual or clean
         rows.append({"way": name, "clean_error": rate(clean), "cost": difference(clean, usual)})
-        say(f"{name}: {rows[-1]['clean_error']}")
-    write("costs", rows, asked, began)
+        run.say(f"{name}: {rows[-1]['clean_error']}")
+    write(run, "costs", rows, asked, began)
+
+
+if __name__ == "__main__":
+    sys.exit(script(__doc__, [costs]))

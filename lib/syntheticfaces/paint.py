@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from facepoison.pictures.procedural_head import (
+from syntheticfaces.head import (
     Columns,
     Head,
     View,

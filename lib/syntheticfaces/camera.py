@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facepoison.device import generator
-from facepoison.pictures.procedural_head import Columns
+from syntheticfaces.head import Columns
 
 TILE = 512  # side of the sheet of noise that pictures cut theirs from
 
