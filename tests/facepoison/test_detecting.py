@@ -22,6 +22,11 @@ def asked():
     return read_protocol()["detecting"]
 
 
+def telling(said):
+    """A run that does nothing but note its lines."""
+    return Run("", said.append, Path())
+
+
 def test_nine_networks_are_taught_each_by_its_own_name(asked):
     found = lessons(asked)
     assert len(found) == 9
@@ -81,9 +86,7 @@ def answer(people):
     clean, other = (Pictures(grey(*shades), people, ("a", "b")) for shades in ((10, 20, 30, 40), (5, 15, 41, 42)))
     posted = {name: detecting.Posted(people, clean.pixels, grey(*shades)) for name, shades in ATTACKS.items()}
     said = []
-    found = detecting.ask(
-        Run("", said.append, Path()), {"level": levels}, clean, other, posted, {"level": ("as taken",)}
-    )
+    found = detecting.ask(telling(said), {"level": levels}, clean, other, posted, {"level": ("as taken",)})
     assert said == ["as taken: asked"]  # nothing is handled that nobody is asked about
     return found["level"]
 
@@ -204,16 +207,14 @@ def test_a_reply_is_kept_and_belongs_to_one_detector(tmp_path, monkeypatch):
     asked, said = {"weight": 0.05, "margin": 4.0}, []
     first, second = (Detector(name=name, sha256=name).eval().requires_grad_(False) for name in ("first", "second"))
     own = [tiny_pictures(2, seed=1), tiny_pictures(3, seed=2)]
-    made = detecting.craft_replies(Run("", said.append, Path()), own, [tiny_extractor(0)], first, asked)
+    made = detecting.craft_replies(telling(said), own, [tiny_extractor(0)], first, asked)
     assert (made.shape, made.dtype) == (torch.cat(own).shape, torch.uint8)
     assert said == ["evading: 1 of 2 people", "evading: 2 of 2 people"]
     assert len(list(tmp_path.glob("evading/*.safetensors"))) == 2
-    assert torch.equal(
-        detecting.craft_replies(Run("", said.append, Path()), own, [tiny_extractor(0)], first, asked), made
-    )
+    assert torch.equal(detecting.craft_replies(telling(said), own, [tiny_extractor(0)], first, asked), made)
     assert len(list(tmp_path.glob("evading/*.safetensors"))) == 2
-    detecting.craft_replies(Run("", said.append, Path()), own, [tiny_extractor(0)], second, asked)
-    detecting.craft_replies(Run("", said.append, Path()), own, [tiny_extractor(0)], first, asked | {"margin": 2.0})
+    detecting.craft_replies(telling(said), own, [tiny_extractor(0)], second, asked)
+    detecting.craft_replies(telling(said), own, [tiny_extractor(0)], first, asked | {"margin": 2.0})
     assert len(list(tmp_path.glob("evading/*.safetensors"))) == 6
 
 
