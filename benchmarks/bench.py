@@ -39,15 +39,15 @@ import torch
 from torch import Tensor
 
 import fingerprint
+from facepoison.attacks.base import channels_last, start_noise
+from facepoison.attacks.fawkes_v1 import FAWKES_V1_HIGH, cloak, fawkes_v1
+from facepoison.attacks.lowkey import LOWKEY, PERCEPTUAL, ascend, blur, lowkey, mirrored
 from facepoison.device import device_kind, pick_device, synchronise, versions
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
 from facepoison.extractors.prepared import prepared
 from facepoison.pictures import to_float
 from facepoison.pictures.synthetic import make_pictures
-from facepoison.poisons.fawkes import FAWKES_V1_HIGH, cloak, fawkes_v1
-from facepoison.poisons.lowkey import LOWKEY, PERCEPTUAL, ascend, blur, lowkey, mirrored
-from facepoison.poisons.steps import channels_last, start_noise
 from facepoison.protocol import read_protocol
 
 HISTORY = Path(__file__).resolve().parent / "history.json"

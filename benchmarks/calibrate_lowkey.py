@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
+from facepoison.attacks.lowkey import LOWKEY, PERCEPTUAL, LowKey, calibrate, lowkey
+from facepoison.attacks.similarity import change
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures.synthetic import make_pictures
-from facepoison.poisons.lowkey import LOWKEY, PERCEPTUAL, LowKey, calibrate, lowkey
-from facepoison.poisons.similarity import change
 from facepoison.protocol import read_protocol
 
 

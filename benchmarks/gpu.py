@@ -35,26 +35,25 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from facepoison import detect, shipped, store
+from facepoison.attacks.people import poison_shard
+from facepoison.attacks.presets import ATTACKS
+from facepoison.attacks.similarity import change
 from facepoison.device import batches, generator, pick_device, synchronise
-from facepoison.experiment import PRESETS, Preset, role, surrogates_of
+from facepoison.experiment import role, surrogates_of
 from facepoison.extractors import Extractor, embed
 from facepoison.extractors.catalog import catalogue, load_extractor
 from facepoison.fine_tuning import END_TO_END, play_round
 from facepoison.pictures import Pictures, to_float
 from facepoison.pictures.splits import first_users, split
 from facepoison.pictures.synthetic import make_pictures
-from facepoison.poisons.fawkes import FawkesV1, fawkes_v1
-from facepoison.poisons.lowkey import LowKey, lowkey
-from facepoison.poisons.similarity import change
 from facepoison.protection import Rate, protection
 from facepoison.protocol import Data, Setting, choose, embeddings, made_people, read_protocol
 
 Section = dict[str, Any]
-ATTACKS = ("fawkes_v1_high", "lowkey")
+BOTH = ("fawkes_v1_high", "lowkey")
 ALIKE = 0.999  # least cosine between what CPU and GPU give
 LEVELS = 1.0  # most that rendered pictures may differ by, mean over values, in levels of 255
 BLOCK = 12  # users poisoned at a time: at full scale 252 pictures, which keep a large GPU busy
-BATCH = 256
 LINEAR = 45.0  # seconds that must be left for the linear recogniser's rounds
 SLOW = 20.0  # ms a picture, over which many CPU cores render faster than the GPU
 
@@ -193,12 +192,12 @@ def check_attacks(stage: Stage, device: torch.device) -> None:
     judge = load_extractor(setting.undefended, "cpu")
     clean = embed(judge, pixels)
     rows = stage.section["attacks"] = []
-    for attack in ATTACKS:
-        preset = replace(PRESETS[attack], steps=steps)
+    for attack in BOTH:
+        preset = replace(ATTACKS[attack], steps=steps)
         row: Section = {"attack": preset.name, "steps": steps}
         for where in ("cpu", str(device)):
             networks = [load_extractor(name, where) for name in surrogates_of(setting, preset)]
-            made = poison(preset, pixels, networks, bench.SEED, 8)
+            made = preset(pixels, networks, seed=bench.SEED, batch=8)
             moved = 1 - float((clean * embed(judge, made)).sum(dim=1).mean())
             side = "cpu" if where == "cpu" and "cpu" not in row else "gpu"
             row[side] = {"psnr": round(float(change(pixels, made).psnr.mean()), 3), "moved": round(moved, 4)}
@@ -274,16 +273,6 @@ def full_setting(small: bool) -> Setting:
     return replace(setting, size=64, people=6, per_person=4, n_users=3) if small else setting
 
 
-def poison(preset: Preset, pixels: Tensor, surrogates: Sequence[Extractor], seed: int, batch: int) -> Tensor:
-    """Poison pictures of any number of users, which these two attacks treat each on its own."""
-    match preset:
-        case FawkesV1():
-            return fawkes_v1(pixels, surrogates, preset, seed=seed, batch=batch)
-        case LowKey():
-            return lowkey(pixels, surrogates, preset, seed=seed, batch=batch)
-    raise TypeError(f"{preset.name}: depends on a user's other pictures")
-
-
 def rendered_part(label: str, each: int, size: int, seed: int, first: int, n: int) -> Any:
     """Some people by one CPU core; an array, since tensors pass between processes by file descriptors."""
     torch.set_num_threads(1)
@@ -345,7 +334,7 @@ class Shard:
         """The game with the nearest neighbour, for each attack and extractor."""
         return [
             {
-                "attack": PRESETS[attack].name,
+                "attack": ATTACKS[attack].title,
                 "extractor": name,
                 "year": catalogue()[name].year,
                 "role": role(setting, attack, name),
@@ -389,7 +378,7 @@ def full(stage: Stage) -> None:
             stage.section["stopped"] = f"time was up before user {len(next(iter(made.values()))['users']) + 1}"
             break
         begun = time.perf_counter()
-        for attack in ATTACKS:
+        for attack in BOTH:
             own = pixels[torch.cat([data.gallery_of(user) for user in users])]
             kept = poisoned_block(stage, setting, attack, own, networks)
             row = made.setdefault(attack, {"users": [], "seconds": 0.0, "from_store": 0, "psnr": [], "dssim": []})
@@ -403,12 +392,12 @@ def full(stage: Stage) -> None:
         stage.section["rates"] = shard.rates(setting)
         stage.keep()
         longest = max(longest, time.perf_counter() - begun)
-        stage.say(f"{len(made[ATTACKS[0]]['users'])} of {len(data.users)} users, {stage.left:.0f} s left")
-    for attack in ATTACKS:
+        stage.say(f"{len(made[BOTH[0]]['users'])} of {len(data.users)} users, {stage.left:.0f} s left")
+    for attack in BOTH:
         if made and stage.left > LINEAR:
             start = time.perf_counter()
             rate = plain(shard.linear(attack, setting.undefended))
-            row = {"attack": PRESETS[attack].name, "seconds": round(time.perf_counter() - start, 1), "rate": rate}
+            row = {"attack": ATTACKS[attack].title, "seconds": round(time.perf_counter() - start, 1), "rate": rate}
             stage.section.setdefault("linear", []).append(row)
             stage.keep()
 
@@ -417,18 +406,10 @@ def poisoned_block(
     stage: Stage, setting: Setting, attack: str, pixels: Tensor, networks: dict[str, Extractor]
 ) -> store.Kept:
     """Some users' pictures under an attack, computed once and then kept."""
-    preset = replace(PRESETS[attack], steps=2) if stage.small else PRESETS[attack]
-    names = surrogates_of(setting, preset)
+    made = replace(ATTACKS[attack], steps=2) if stage.small else ATTACKS[attack]
+    names = surrogates_of(setting, made)
     surrogates = [networks[name] if name in networks else load_extractor(name) for name in names]
-    return store.remember(
-        "full-shard",
-        lambda: {"pixels": poison(preset, pixels, surrogates, setting.seed, BATCH)},
-        by=[fawkes_v1, lowkey, load_extractor],
-        preset=preset,
-        pixels=pixels,
-        surrogates=[surrogate.sha256 for surrogate in surrogates],
-        seed=setting.seed,
-    )
+    return poison_shard(made, pixels, surrogates, seed=setting.seed)
 
 
 # Training -------------------------------------------------------------------------------------------------------------
@@ -521,7 +502,7 @@ def full_lines(found: Section) -> Iterator[str]:
     for attack, row in found.get("poisons", {}).items():
         psnr = sum(row["psnr"]) / max(1, len(row["psnr"]))
         yield (
-            f"{PRESETS[attack].name}: {len(row['users'])} users ({row['from_store']} from the store), "
+            f"{ATTACKS[attack].title}: {len(row['users'])} users ({row['from_store']} from the store), "
             f"{row['seconds']} s, {psnr:.1f} dB"
         )
     for row in found.get("rates", []):

@@ -9,39 +9,35 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from facepoison import experiment, shipped, timeline
-from facepoison.adapt import ROBUST, by_people, harden, poison_people
+from facepoison.adapt import ROBUST, by_people, harden
+from facepoison.attacks.eot import hardened
+from facepoison.attacks.lowkey import LOWKEY
+from facepoison.attacks.presets import ATTACKS, find_attack
+from facepoison.attacks.similarity import change
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import WEIGHTS, load_extractor, record
 from facepoison.extractors.training import find_recipe, training_pictures
 from facepoison.pictures import Pictures
-from facepoison.poisons.hardened import hardened
-from facepoison.poisons.similarity import change
 from facepoison.protection import Protection, difference
 from facepoison.protocol import load_data, load_extractors, read_protocol
 from facepoison.wait import among
-from studies.common import RealPeople, Run, crowd_posts, post, registered, script, users_posts, write
+from studies.common import RealPeople, Run, crowd_posts, poisoned, registered, script, users_posts, write
 
 
-def trainers_poisons(run: Run) -> tuple[Tensor, dict[str, Tensor]]:
+def trainers_poisons(run: Run) -> tuple[Pictures, dict[str, Pictures]]:
     """Clean pictures that the adaptive trainer learns from, and by attack poison of the trainer's own making.
 
-    Both are uint8 (people, pictures of each, 3, H, W); making them resumes from files under ``run.scratch``.
+    The people are the same, as many pictures of each.
     """
     asked, setting = read_protocol()["adapting"], registered()
     data, networks = load_data(setting), load_extractors(setting)
     recipe = replace(find_recipe(asked["trainer"]), identities=asked["people"], held_out=0)
     pixels, _ = training_pictures(recipe, run.scratch / "adapting", "auto", run.say)
-    clean = pixels[:, : asked["pictures"]]
-    poisons = {}
-    for name in asked["attacks"]:
-        preset = experiment.PRESETS[name]
-        surrogates = [networks[each] for each in experiment.surrogates_of(setting, preset)]
-        folder = run.scratch / "adapting"
-        poisons[name] = poison_people(clean, preset, surrogates, folder, setting.seed, run.say, public=data.public)
-    return clean, poisons
+    clean = by_people(pixels[:, : asked["pictures"]])
+    attacks = map(find_attack, asked["attacks"])
+    return clean, {each.name: poisoned(run, each, clean, setting, networks, data.public) for each in attacks}
 
 
 def trainings(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -65,8 +61,7 @@ def adaptive(run: Run) -> None:
     What each arm's first training ends with goes into ``data/weights``.
     """
     asked, began = read_protocol()["adapting"], shipped.begin()
-    start, (public, poisons) = load_extractor(asked["trainer"]), trainers_poisons(run)
-    clean = by_people(public)
+    start, (clean, poisons) = load_extractor(asked["trainer"]), trainers_poisons(run)
     _, data, posted = crowd_posts(run)
     before = {attack: experiment.play(data, posts, start) for attack, posts in posted.items()}
     untrained = {"arm": "none", "people": 0, "draws": 0, "seed": 0, "precision": "bfloat16"}
@@ -74,7 +69,7 @@ def adaptive(run: Run) -> None:
     asked_for = trainings(asked)
     for place, how in enumerate(asked_for):
         known = {"control": [], "both": asked["attacks"]}.get(how["arm"], [how["arm"]])
-        told = {attack: by_people(poisons[attack][: how["people"]]) for attack in known}
+        told = {attack: experiment.first_of(poisons[attack], how["people"]) for attack in known}
         name = "-".join(map(str, how.values()))
         preset = replace(ROBUST, name=name, draws=how["draws"], bfloat16=how["precision"] == "bfloat16")
         since = time.time()
@@ -113,12 +108,11 @@ def adaptive_end_to_end(run: Run) -> None:
     asked, began = read_protocol()["adapting_end_to_end"], shipped.begin()
     setting, data, posted = crowd_posts(run)
     setting, start = replace(setting, n_retrained=asked["users"]), load_extractor(asked["trainer"])
-    preset, identities = replace(ROBUST, name="end to end, adaptive", draws=asked["draws"]), data.pictures.identities
+    preset = replace(ROBUST, name="end to end, adaptive", draws=asked["draws"])
     others = torch.tensor(data.users[-asked["people"] :])
     known = []
     for posts in posted.values():
-        theirs = torch.isin(identities[posts.index], others)
-        known.append(Pictures(posts.pixels[theirs], identities[posts.index[theirs]], data.pictures.names))
+        known.append(posts.take(torch.isin(posts.identities, others)))
     rows = []
     for arm, told in (("none", []), ("both", known)):
         for attack, posts in posted.items():
@@ -150,35 +144,31 @@ def unknown(run: Run) -> None:
     posted = {name: posts for name, (_, posts) in zip(crowds_posts, some, strict=True)}
     networks = {name: load_extractor(name) for name in (*setting.surrogates, *asked["elsewhere"], *names)}
     shaken = {name: hardened(networks[name], asked["hardened"]) for name in setting.surrogates}
-    lowkey, elsewhere = experiment.PRESETS["lowkey"], replace(setting, surrogates=tuple(asked["elsewhere"]))
+    elsewhere = replace(setting, surrogates=tuple(asked["elsewhere"]))
     alone = replace(setting, surrogates=(reply,))
     together = replace(setting, surrogates=(reply, *setting.surrogates))
-    others = {name: (setting, experiment.PRESETS[name], networks) for name in setting.attacks if name not in posted} | {
-        "lowkey on other surrogates": (elsewhere, lowkey, networks),
-        "lowkey, louder": (setting, replace(lowkey, weight=asked["weight"]), networks),
-        "lowkey, hardened": (setting, lowkey, shaken),
-        "lowkey on the robust extractor": (alone, lowkey, networks),
-        "lowkey on the robust extractor and others": (together, lowkey, networks),
+    others = {name: (setting, ATTACKS[name], networks) for name in setting.attacks if name not in posted} | {
+        "lowkey on other surrogates": (elsewhere, LOWKEY, networks),
+        "lowkey, louder": (setting, replace(LOWKEY, weight=asked["weight"]), networks),
+        "lowkey, hardened": (setting, LOWKEY, shaken),
+        "lowkey on the robust extractor": (alone, LOWKEY, networks),
+        "lowkey on the robust extractor and others": (together, LOWKEY, networks),
     }
-    for name, how in others.items():
-        posted[name] = post(run, name, *how[:2], data, how[2])
+    for name, (how, attack, known) in others.items():
+        posted[name] = users_posts(run, how, attack, data, known, name)
     public, poisons = trainers_poisons(run)
-    own = public[: asked["again"]]
-    answer = poison_people(
-        own, lowkey, [networks[reply]], run.scratch / "again", setting.seed, run.say, public=data.public
-    )
+    own = experiment.first_of(public, asked["again"])
+    answer = poisoned(run, LOWKEY, own, alone, networks, data.public, "the reply")
     preset = replace(ROBUST, name="once more", draws=asked["draws"])
-    told = {name: by_people(each) for name, each in (poisons | {"the reply": answer}).items()}
-    once_more = harden(
-        networks[reply], by_people(public), told, preset, seed=0, scratch=run.scratch / "again", report=run.say
-    )
+    told, folder = poisons | {"the reply": answer}, run.scratch / "again"
+    once_more = harden(networks[reply], public, told, preset, seed=0, scratch=folder, report=run.say)
     trainers = {name: networks[name] for name in names} | {f"{reply}, once more": once_more}
     rows = []
-    for attack, posts in posted.items():
-        loud = float(change(data.pictures.pixels[posts.index], posts.pixels).psnr.mean())
+    for attack_name, posts in posted.items():
+        loud = float(change(data.to_publish(data.users).pixels, posts.pixels).psnr.mean())
         for trainer, extractor in trainers.items():
             outcome = experiment.play(data, posts, extractor)
-            row = {"attack": attack, "psnr": loud, "trainer": trainer, "protection": outcome.rate}
+            row = {"attack": attack_name, "psnr": loud, "trainer": trainer, "protection": outcome.rate}
             rows.append(row | {"due_to_poison": difference(outcome.poisoned, outcome.clean)})
     write(run, "unknown", rows, asked, began)
 
@@ -195,16 +185,9 @@ def adaptive_real(run: Run, found: RealPeople) -> None:
     start, people = networks[asked["trainer"]], data.pictures.identities
     others = [who for who in range(len(data.pictures.names)) if who not in data.users]
     clean = data.pictures.take(torch.cat([(people == who).nonzero().flatten()[: asked["pictures"]] for who in others]))
-    poisons, posted = {}, {}
-    for attack in asked["attacks"]:
-        parts = []
-        for who in others:
-            own = clean.of(who).pixels
-            made = experiment.poison(setting, experiment.PRESETS[attack], own, networks, data.public)
-            parts.append(made.arrays["pixels"])
-            run.say(f"{attack}: {len(parts)} of {len(others)} public people")
-        poisons[attack] = replace(clean, pixels=torch.cat(parts))
-        posted[attack] = users_posts(run, setting, attack, data, networks)
+    attacks = [find_attack(name) for name in asked["attacks"]]
+    poisons = {each.name: poisoned(run, each, clean, setting, networks, data.public) for each in attacks}
+    posted = {each.name: users_posts(run, setting, each, data, networks) for each in attacks}
     before = {attack: experiment.play(data, posts, start) for attack, posts in posted.items()}
     rows = [_met({"arm": "none", "rate": 0.0}, attack, each, each) for attack, each in before.items()]
     for rate in asked["rates"]:

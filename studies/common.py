@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,12 @@ import torch
 
 import fingerprint
 from facepoison import experiment, shipped, timeline
-from facepoison.adapt import poison_people
+from facepoison.attacks.base import Attack
+from facepoison.attacks.people import poison_people
+from facepoison.attacks.presets import find_attack
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
+from facepoison.pictures import Pictures
 from facepoison.protocol import Data, Setting, choose, load_data, load_extractors, read_protocol
 
 
@@ -47,49 +49,38 @@ def crowd_setting() -> Setting:
     return replace(registered(), people=asked["people"], per_person=asked["pictures"], n_users=asked["people"])
 
 
-def crowd_posts(run: Run) -> tuple[Setting, Data, dict[str, experiment.Poisoned]]:
-    """The crowd, and what each of it publishes by attack; resumes from files under ``run.scratch``."""
+def crowd_posts(run: Run) -> tuple[Setting, Data, dict[str, Pictures]]:
+    """The crowd, and what each of it publishes by attack."""
     setting = crowd_setting()
     data, networks = load_data(setting), load_extractors(setting)
-    index = [data.gallery_of(user) for user in data.users]
-    clean = torch.stack([data.pictures.pixels[places] for places in index])
-    posted = {}
-    for attack in read_protocol()["crowd"]["attacks"]:
-        preset = experiment.PRESETS[attack]
-        surrogates = [networks[name] for name in experiment.surrogates_of(setting, preset)]
-        start = time.perf_counter()
-        pixels = poison_people(
-            clean, preset, surrogates, run.scratch / "crowd", setting.seed, run.say, public=data.public
-        )
-        seconds = time.perf_counter() - start
-        posted[attack] = experiment.Poisoned(torch.cat(index), pixels.flatten(0, 1), data.users, seconds)
-    return setting, data, posted
-
-
-def post(
-    run: Run, name: str, setting: Setting, preset: experiment.Preset, data: Data, networks: Mapping[str, Extractor]
-) -> experiment.Poisoned:
-    """What the users of a data set publish under a preset that is not among the protocol's attacks.
-
-    A line tells of each user done, under a name.
-    """
-    parts = []
-    for user in data.users:
-        own = data.pictures.pixels[data.gallery_of(user)]
-        parts.append(experiment.poison(setting, preset, own, networks, data.public))
-        run.say(f"{name}: {len(parts)} of {len(data.users)} users")
-    index = [data.gallery_of(user) for user in data.users]
-    pixels = torch.cat([part.arrays["pixels"] for part in parts])
-    return experiment.Poisoned(torch.cat(index), pixels, data.users, sum(part.seconds for part in parts))
+    attacks = read_protocol()["crowd"]["attacks"]
+    return setting, data, {name: users_posts(run, setting, find_attack(name), data, networks) for name in attacks}
 
 
 def users_posts(
-    run: Run, setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor]
-) -> experiment.Poisoned:
-    """What the users publish, with a line for each of them."""
-    return experiment.poison_users(
-        setting, attack, data, networks, lambda done, of: run.say(f"{attack}: {done} of {of} users")
-    )
+    run: Run, setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], called: str = ""
+) -> Pictures:
+    """What the users publish, all of it made here, with a line now and then under a name, by default the attack's."""
+    return poisoned(run, attack, data.to_publish(data.users), setting, networks, data.public, called)
+
+
+def poisoned(
+    run: Run,
+    attack: Attack,
+    people: Pictures,
+    setting: Setting,
+    networks: Mapping[str, Extractor],
+    public: Pictures,
+    called: str = "",
+) -> Pictures:
+    """People's pictures, poisoned on a setting's surrogates with its seed; see ``poison_people``."""
+    surrogates = [networks[name] for name in experiment.surrogates_of(setting, attack)]
+    said = called or attack.title
+
+    def progress(done: int, of: int) -> None:
+        run.say(f"{said}: {done} of {of} pictures")
+
+    return poison_people(attack, people, surrogates, seed=setting.seed, public=public, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from facepoison import detect, experiment, shipped, together
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
+from facepoison.pictures import Pictures
 from facepoison.pictures.splits import split
 from facepoison.protection import Answers, Protection, difference, rate
 from facepoison.protocol import Data, load_data, made_people, read_protocol
@@ -37,10 +38,9 @@ def galleries(asked: Mapping[str, Any]) -> list[Data]:
     return found
 
 
-def unpoisoned(data: Data) -> experiment.Poisoned:
+def unpoisoned(data: Data) -> Pictures:
     """What users publish who poison nothing: their gallery pictures as they are."""
-    index = torch.cat([data.gallery_of(user) for user in data.users])
-    return experiment.Poisoned(index, data.pictures.pixels[index], data.users, 0.0)
+    return data.to_publish(data.users)
 
 
 def alone(data: Data, extractor: Extractor) -> Protection:
@@ -77,7 +77,7 @@ def ways(asked: Mapping[str, Any]) -> dict[str, Answer]:
 
     def flagged(data: Data, network: Extractor | None) -> Answers:
         posts, flags = unpoisoned(data), score(data.pictures.pixels) > limit
-        return sift(data, posts, flags, flags[posts.index], accurate, network).clean
+        return sift(data, posts, flags, score(posts.pixels) > limit, accurate, network).clean
 
     return {
         "accurate": lambda data: alone(data, accurate).clean,

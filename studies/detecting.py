@@ -13,22 +13,21 @@ from torch import Tensor
 
 import fingerprint
 from facepoison import calibration, detect, experiment, shipped, store, wait
-from facepoison.adapt import poison_people
+from facepoison.attacks.lowkey import LOWKEY, lowkey
+from facepoison.attacks.presets import find_attack, title_of
+from facepoison.attacks.similarity import change
 from facepoison.baselines import Kind, baseline_scores, train_baseline
 from facepoison.detect import NETWORK, PLAIN, RESIDUAL, Detector, Recipe, train_detector
 from facepoison.device import batches
-from facepoison.experiment import Poisoned
 from facepoison.extractors import Extractor
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.handling import HANDLINGS, handle
-from facepoison.poisons.lowkey import LowKey, lowkey
-from facepoison.poisons.similarity import change
 from facepoison.protection import difference, share
 from facepoison.protocol import Data, load_data, load_extractors, made_people, read_protocol
 from facepoison.sift import sift
-from studies.common import Run, crowd_setting, registered, script, users_posts, write
+from studies.common import Run, crowd_setting, poisoned, registered, script, write
 
 BASELINES: tuple[Kind, ...] = ("linear baseline", "boosted trees")
 SHIPPED = {NETWORK.name: "network", RESIDUAL.name: "residual"}
@@ -45,10 +44,8 @@ def people_of(population: str) -> Pictures:
     return made_people(registered(), population, *read_protocol()["detecting"][population])
 
 
-def taught_poisons(run: Run, chosen: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
-    """By attack the poison that detectors learn from, uint8 (people, pictures of each, 3, H, W).
-
-    Made on the trainer's surrogates, of the first of the people taught; resumes from files under ``run.scratch``.
+def taught_poisons(run: Run, chosen: Mapping[str, Any] | None = None) -> dict[str, Pictures]:
+    """By attack the poison that detectors learn from, made on the trainer's surrogates of the first people taught.
 
     Args:
         run: Told how it goes.
@@ -56,50 +53,31 @@ def taught_poisons(run: Run, chosen: Mapping[str, Any] | None = None) -> dict[st
             default ``detecting``.
     """
     asked, setting = read_protocol()["detecting"], registered()
-    people, count = asked["taught"]
-    clean = people_of("taught").pixels.view(people, count, 3, setting.size, setting.size)
-    public = load_data(setting).public
+    setting = replace(setting, surrogates=tuple(asked["surrogates"]))
+    networks, public = {name: load_extractor(name) for name in setting.surrogates}, load_data(setting).public
     made = {}
-    for attack, (n, each) in (chosen or asked)["poisoned"].items():
-        preset = experiment.PRESETS[attack]
-        surrogates = [load_extractor(name) for name in asked["surrogates"][: preset.extractors]]
-        folder = run.scratch / "detecting"
-        made[attack] = poison_people(clean[:n, :each], preset, surrogates, folder, setting.seed, run.say, public=public)
+    for attack, size in (chosen or asked)["poisoned"].items():
+        made[attack] = poisoned(run, find_attack(attack), first_taught(*size), setting, networks, public)
     return made
 
 
-@dataclass(frozen=True)
-class Posted:
-    """What users post, all of their pictures poisoned, beside the pictures as they were taken.
-
-    Attributes:
-        people: Who is on them, int64 (N,).
-        clean: uint8 (N, 3, H, W).
-        poisoned: The same by one attack.
-    """
-
-    people: Tensor
-    clean: Tensor
-    poisoned: Tensor
+def first_taught(people: int, pictures: int) -> Pictures:
+    """The first clean pictures of the first people whom detectors are taught with."""
+    everybody = people_of("taught")
+    place = torch.arange(len(everybody)) % (len(everybody) // len(everybody.names))
+    return experiment.first_of(everybody.take(place < pictures), people)
 
 
-def users_poisons(run: Run) -> dict[str, Posted]:
-    """By attack what the first of the crowd post, all of their pictures; weaker attacks by fewer of them.
-
-    Made on the users' surrogates; resumes from files under ``run.scratch``.
-    """
+def users_poisons(run: Run) -> dict[str, Pictures]:
+    """By attack what the first of the crowd post, all of their pictures; weaker attacks by fewer of them."""
     asked, setting = read_protocol()["detecting"], crowd_setting()
-    data = load_data(setting)
+    data, networks = load_data(setting), load_extractors(setting)
     posted = {}
     for attack in ("fawkes_v1_high", "lowkey", *asked["weaker"]):
-        preset = experiment.PRESETS[attack]
         users = data.users[: asked["weaker_users" if attack in asked["weaker"] else "users"]]
-        clean = torch.stack([data.pictures.of(user).pixels for user in users])
-        surrogates = [load_extractor(name) for name in experiment.surrogates_of(setting, preset)]
-        folder = run.scratch / "detecting"
-        poisoned = poison_people(clean, preset, surrogates, folder, setting.seed, run.say, public=data.public)
-        who = torch.tensor(users).repeat_interleave(clean.shape[1])
-        posted[attack] = Posted(who, clean.flatten(0, 1), poisoned.flatten(0, 1))
+        places = torch.cat([(data.pictures.identities == user).nonzero().flatten() for user in users])
+        clean = data.pictures.take(places)
+        posted[attack] = poisoned(run, find_attack(attack), clean, setting, networks, data.public)
     return posted
 
 
@@ -124,16 +102,16 @@ def lessons(asked: Mapping[str, Any]) -> dict[str, Lesson]:
 
 def with_fewer(recipe: Recipe, attacks: tuple[str, ...]) -> dict[str, Lesson]:
     """Lessons by one recipe: each attack alone, then all but each."""
-    told: dict[str, tuple[str, ...]] = {f"{experiment.called(attack)} alone": (attack,) for attack in attacks}
+    told: dict[str, tuple[str, ...]] = {f"{title_of(attack)} alone": (attack,) for attack in attacks}
     for own in attacks:
-        told[f"all but {experiment.called(own)}"] = tuple(each for each in attacks if each != own)
+        told[f"all but {title_of(own)}"] = tuple(each for each in attacks if each != own)
     return {name: Lesson(replace(recipe, name=name), chosen) for name, chosen in told.items()}
 
 
 def taught(run: Run, lesson: Lesson) -> Detector:
     """A network after its lesson; resumes from a file under ``run.scratch``."""
     poisons = taught_poisons(run)
-    chosen = {attack: poisons[attack].flatten(0, 1) for attack in lesson.attacks}
+    chosen = {attack: poisons[attack].pixels for attack in lesson.attacks}
     return learnt(run, lesson.recipe, people_of("taught").pixels, chosen)
 
 
@@ -199,7 +177,7 @@ def ask(
     detectors: Mapping[str, Score],
     thresholds: Pictures,
     honest: Pictures,
-    posted: Mapping[str, Posted],
+    posted: Mapping[str, Pictures],
     few: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Asked]:
     """What detectors say of clean pictures and of posted ones after every handling.
@@ -216,7 +194,7 @@ def ask(
     wanted = {handling for name in detectors for handling in few.get(name, tuple(HANDLINGS))}
     for handling in (each for each in HANDLINGS if each in wanted):
         sets = {"thresholds": handle(thresholds.pixels, handling), "honest": handle(honest.pixels, handling)}
-        posts = {attack: handle(each.poisoned, handling) for attack, each in posted.items()}
+        posts = {attack: handle(each.pixels, handling) for attack, each in posted.items()}
         for name, score in detectors.items():
             if handling in few.get(name, tuple(HANDLINGS)):
                 answers[name].thresholds[handling] = score(sets["thresholds"])
@@ -256,10 +234,10 @@ def rows_of(
 
 
 def table_of(
-    answers: Mapping[str, Asked], posted: Mapping[str, Posted], honest: Pictures, allowed: list[float]
+    answers: Mapping[str, Asked], posted: Mapping[str, Pictures], honest: Pictures, allowed: list[float]
 ) -> list[Row]:
     """The rows of ``rows_of`` for one detector after the other, all asked about the same pictures."""
-    people = {attack: each.people for attack, each in posted.items()}
+    people = {attack: each.identities for attack, each in posted.items()}
     return [
         row for name, answer in answers.items() for row in rows_of(name, answer, people, honest.identities, allowed)
     ]
@@ -278,7 +256,7 @@ def detecting(run: Run) -> None:
     ``detecting_roc`` points of curves.
     """
     asked, began = read_protocol()["detecting"], shipped.begin()
-    poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(run).items()}
+    poisons = {attack: each.pixels for attack, each in taught_poisons(run).items()}
     clean, posted = people_of("taught").pixels, users_poisons(run)
     networks = {name: taught(run, lesson) for name, lesson in lessons(asked).items()}
     networks |= {name: detect.load_detector(file) for name, file in SHIPPED.items()}
@@ -295,7 +273,7 @@ def detecting(run: Run) -> None:
     crossing = [NETWORK.name, *few]
     few[PLAIN.name] = (*both, "noise")
     answers = ask(run, by_name, thresholds, honest, posted, few)
-    people = {attack: each.people for attack, each in posted.items()}
+    people = {attack: each.identities for attack, each in posted.items()}
     allowed = asked["allowed"]
     main = set(asked["attacks"])
 
@@ -336,16 +314,11 @@ def detecting(run: Run) -> None:
     write(run, "detecting_roc", curves, asked, began)
 
 
-def shipped_posts(run: Run) -> dict[str, Posted]:
-    """By attack the poisons that come with the book, beside the pictures as they were taken."""
+def shipped_posts() -> dict[str, Pictures]:
+    """By attack the poisons that come with the book."""
     setting = registered()
-    data, extractors = load_data(setting), load_extractors(setting)
-    posted = {}
-    for attack in read_protocol()["detecting"]["attacks"]:
-        posts = users_posts(run, setting, attack, data, extractors)
-        clean = data.pictures.pixels[posts.index]
-        posted[attack] = Posted(data.pictures.identities[posts.index], clean, posts.pixels)
-    return posted
+    data, networks, attacks = load_data(setting), load_extractors(setting), read_protocol()["detecting"]["attacks"]
+    return {name: experiment.poison_users(setting, find_attack(name), data, networks) for name in attacks}
 
 
 def calibrations(run: Run) -> None:
@@ -353,15 +326,15 @@ def calibrations(run: Run) -> None:
 
     From the clean pictures that thresholds are set on and the poisons that come with the book, all as taken.
     """
-    clean, posted = people_of("thresholds"), shipped_posts(run)
+    clean, posted = people_of("thresholds"), shipped_posts()
     for name, file in SHIPPED.items():
         score = scored(detect.load_detector(file))
-        parts = [score(clean.pixels), *(score(each.poisoned) for each in posted.values())]
+        parts = [score(clean.pixels), *(score(each.pixels) for each in posted.values())]
         weights = detect.DETECTORS / f"{file}.safetensors"
         fitted = calibration.fit(
             torch.cat(parts),
             torch.cat([torch.full((len(part),), number > 0) for number, part in enumerate(parts)]),
-            torch.cat([clean.identities, *(len(clean.names) + each.people for each in posted.values())]),
+            torch.cat([clean.identities, *(len(clean.names) + each.identities for each in posted.values())]),
             seed=registered().seed,
             made_on="made faces, as taken",
             detector=fingerprint.of_file(weights),
@@ -392,8 +365,8 @@ def _crossed_handled(run: Run, table: str, recipe: Recipe) -> None:
     """
     began = shipped.begin()
     asked = read_protocol()["detecting_crossed_handled"] | read_protocol()[table]
-    whole, posted = read_protocol()["detecting"], shipped_posts(run)
-    poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(run, asked).items()}
+    whole, posted = read_protocol()["detecting"], shipped_posts()
+    poisons = {attack: each.pixels for attack, each in taught_poisons(run, asked).items()}
     recipe, every = replace(recipe, draws=asked["draws"]), tuple(poisons)
     by_name: dict[str, Score] = {}
     for name, lesson in (with_fewer(recipe, every) | {"all three": Lesson(recipe, every)}).items():
@@ -410,7 +383,7 @@ def detecting_both(run: Run) -> None:
     Into ``detecting_both.json``. Asked about are the poisons that come with the book, after every handling.
     """
     asked, began = read_protocol()["detecting_both"], shipped.begin()
-    posted, thresholds, honest = shipped_posts(run), people_of("thresholds"), people_of("honest")
+    posted, thresholds, honest = shipped_posts(), people_of("thresholds"), people_of("honest")
     answers = ask(run, shipped_networks(), thresholds, honest, posted, {})
     allowed = read_protocol()["detecting"]["allowed"]
     write(run, "detecting_both", table_of(answers, posted, honest, allowed), asked, began)
@@ -529,13 +502,10 @@ def curves_of(
             yield row
 
 
-def at_gallery(data: Data, posted: Posted) -> Poisoned:
-    """Of what users post the part that the trainer finds in the gallery."""
-    identities = data.pictures.identities
-    users = tuple(_order(posted.people))
-    theirs = torch.cat([(identities == user).nonzero().flatten() for user in users])
-    places = torch.isin(theirs, data.gallery).nonzero().flatten()
-    return Poisoned(theirs[places], posted.poisoned[places], users, 0.0)
+def at_gallery(data: Data, posts: Pictures) -> Pictures:
+    """Of what users post, all of their pictures, the part that the trainer finds in the gallery."""
+    places = [(data.pictures.identities == user).nonzero().flatten() for user in posts.people]
+    return posts.take(torch.isin(torch.cat(places), data.gallery))
 
 
 @dataclass(frozen=True)
@@ -556,7 +526,7 @@ class Sifting:
 
 
 def sifted(
-    run: Run, data: Data, posted: Mapping[str, Posted], score: Score, thresholds: Tensor, how: Sifting
+    run: Run, data: Data, posted: Mapping[str, Pictures], score: Score, thresholds: Tensor, how: Sifting
 ) -> Iterator[Row]:
     """Protection with a detector in front of the recogniser: dropped or set aside, with and without a leak.
 
@@ -571,7 +541,7 @@ def sifted(
     clean = score(data.pictures.pixels)
     for attack, each in posted.items():
         posts = at_gallery(data, each)
-        some = replace(data, users=posts.users)
+        some = replace(data, users=posts.people)
         met = {"nothing leaked": posts, "one leaked": wait.leaked(some, posts, how.leaked, registered().seed)}
         plain = experiment.play(some, posts, how.accurate)
         for policy, outcome in (("nothing", plain), ("robust for all", experiment.play(some, posts, how.robust))):
@@ -612,43 +582,35 @@ def craft_evading(
         asked: The protocol's ``weight`` and ``margin``; see ``detect.Evading``.
         seed: Of the poison.
     """
-    preset = experiment.PRESETS["lowkey"]
-    assert isinstance(preset, LowKey)
-    how = {"weight": asked["weight"], "visible": preset.weight, "margin": asked["margin"]}
+    how = {"weight": asked["weight"], "visible": LOWKEY.weight, "margin": asked["margin"]}
     alarm = detect.evading(network, **how)
     return store.remember(
         "evading",
-        lambda: {"pixels": lowkey(clean, surrogates, preset, seed=seed, perceptual=alarm)},
+        lambda: {"pixels": lowkey(clean, surrogates, LOWKEY, seed=seed, perceptual=alarm)},
         by=[lowkey, detect.evading, load_extractor],
         clean=clean,
         surrogates=list(surrogates),
         detector=network,
-        preset=preset,
+        preset=LOWKEY,
         how=how,
         seed=seed,
     ).arrays["pixels"]
 
 
 def craft_replies(
-    run: Run, own: Sequence[Tensor], surrogates: Sequence[Extractor], network: Detector, asked: Mapping[str, Any]
-) -> Tensor:
+    run: Run, clean: Pictures, surrogates: Sequence[Extractor], network: Detector, asked: Mapping[str, Any]
+) -> Pictures:
     """``craft_evading`` for one person's pictures after the other's, with a line for each."""
     parts = []
-    for clean in own:
-        parts.append(craft_evading(clean, surrogates, network, asked, registered().seed))
-        run.say(f"evading: {len(parts)} of {len(own)} people")
-    return torch.cat(parts)
-
-
-def originals(data: Data, posts: Poisoned) -> list[Tensor]:
-    """The clean pictures behind what users post, user by user, uint8 (N, 3, H, W) each."""
-    owner = data.pictures.identities[posts.index]
-    return [data.pictures.pixels[posts.index[owner == user]] for user in posts.users]
+    for who in clean.people:
+        parts.append(craft_evading(clean.of(who).pixels, surrogates, network, asked, registered().seed))
+        run.say(f"evading: {len(parts)} of {len(clean.people)} people")
+    return replace(clean, pixels=torch.cat(parts))
 
 
 def replies(
     data: Data,
-    published: Mapping[str, Poisoned],
+    published: Mapping[str, Pictures],
     detectors: Mapping[str, Score],
     thresholds: Tensor,
     honest: Pictures,
@@ -667,9 +629,9 @@ def replies(
         allowed: Shares of false alarms to allow.
     """
     for name, posts in published.items():
-        who = data.pictures.identities[posts.index]
+        who, clean = posts.identities, data.to_publish(posts.people)
         row: Row = {"posted": name, "protection": experiment.play(data, posts, extractor).rate}
-        row["psnr"] = float(change(data.pictures.pixels[posts.index], posts.pixels).psnr.mean())
+        row["psnr"] = float(change(clean.pixels, posts.pixels).psnr.mean())
         for detector, score in detectors.items():
             for each in allowed:
                 limit = detect.threshold(score(thresholds), each)
@@ -687,12 +649,11 @@ def evading(run: Run) -> None:
     usual = at_gallery(data, users_poisons(run)["lowkey"])
     data, usual = wait.among(data, usual, data.users, users)
     surrogates = [load_extractor(name) for name in setting.surrogates]
-    reply = replace(usual, pixels=craft_replies(run, originals(data, usual), surrogates, network, asked))
-    people, each = asked["people"], whole["poisoned"]["lowkey"][1]
-    taught_clean = people_of("taught").pixels.view(*whole["taught"], 3, setting.size, setting.size)[:people, :each]
-    poisons = {attack: pixels.flatten(0, 1) for attack, pixels in taught_poisons(run).items()}
+    reply = craft_replies(run, data.to_publish(usual.people), surrogates, network, asked)
+    known = first_taught(asked["people"], whole["poisoned"]["lowkey"][1])
+    poisons = {attack: each.pixels for attack, each in taught_poisons(run).items()}
     surrogates = [load_extractor(name) for name in whole["surrogates"]]
-    poisons["the reply"] = craft_replies(run, list(taught_clean), surrogates, network, asked)
+    poisons["the reply"] = craft_replies(run, known, surrogates, network, asked).pixels
     recipe = replace(NETWORK, name="network, trained again", draws=asked["draws"])
     again = learnt(run, recipe, people_of("taught").pixels, poisons, network)
     detectors = {each.name: scored(each) for each in (network, detect.load_detector("residual"), again)}

@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facepoison import detect, experiment, shipped, wait
+from facepoison import detect, shipped, wait
 from facepoison.adapt import ROBUST, harden
+from facepoison.attacks.presets import find_attack, title_of
 from facepoison.baselines import baseline_scores, train_baseline
 from facepoison.detect import NETWORK, RESIDUAL, Detector, Recipe
 from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import first_users, split
 from facepoison.protocol import Data, Setting, read_protocol
-from studies.common import RealPeople, Run, script, write
+from studies.common import RealPeople, Run, poisoned, script, write
 from studies.detecting import (
     BASELINES,
     SHIPPED,
     TAKEN_TIMES,
-    Posted,
     Score,
     Sifting,
     accounts_of,
@@ -34,7 +34,6 @@ from studies.detecting import (
     flagged_of,
     learnt,
     mean_of,
-    originals,
     replies,
     scored,
     sifted,
@@ -63,7 +62,7 @@ def roles(pictures: Pictures, taught: int, seed: int) -> Roles:
     return Roles(everybody[:-taught], everybody[-taught:])
 
 
-def first_of(pictures: Pictures, people: tuple[int, ...], count: int) -> Tensor:
+def first_places(pictures: Pictures, people: tuple[int, ...], count: int) -> Tensor:
     """Places of the first pictures of people, int64, person by person."""
     return torch.cat([(pictures.identities == who).nonzero().flatten()[:count] for who in people])
 
@@ -80,7 +79,7 @@ class Stage:
     """
 
     who: Roles
-    told: dict[str, Posted]
+    told: dict[str, Pictures]
     taught: Pictures
     honest: Pictures
 
@@ -109,7 +108,7 @@ def detecting_real(run: Run, found: RealPeople) -> None:
     posts = _poisoned(run, found, setting, asked["attacks"], set_up.who.asked, asked["asked"])
     detectors = _detectors(run, set_up, asked)
     answers = ask(run, detectors, public, honest, posts, {})
-    people = {attack: each.people for attack, each in posts.items()}
+    people = {attack: each.identities for attack, each in posts.items()}
     inputs = _inputs(found, set_up) | asked
     write(run, "detecting_real", table_of(answers, posts, honest, asked["allowed"]), inputs, began)
     flags = (people, honest.identities, whole["allowed"])  # after all handlings there are pictures enough for 0.1 %
@@ -169,12 +168,12 @@ def evading_real(run: Run, found: RealPeople) -> None:
     some, usual = wait.among(some, at_gallery(some, posted), everybody, users)
     network = _network(run, set_up, whole, RESIDUAL, start=SHIPPED[RESIDUAL.name])
     surrogates = [found.extractors[name] for name in setting.surrogates]
-    reply = replace(usual, pixels=craft_replies(run, originals(some, usual), surrogates, network, asked))
-    told = set_up.told["lowkey"]
-    own = [told.clean[told.people == who] for who in set_up.who.taught[: asked["people"]]]
+    reply = craft_replies(run, some.to_publish(usual.people), surrogates, network, asked)
+    known = set_up.who.taught[: asked["people"]]
+    own = found.data.pictures.take(first_places(found.data.pictures, known, whole["poisoned"]))
     surrogates = [found.extractors[name] for name in whole["surrogates"]]
-    poisons = {attack: each.poisoned for attack, each in set_up.told.items()}
-    poisons["the reply"] = craft_replies(run, own, surrogates, network, asked)
+    poisons = {attack: each.pixels for attack, each in set_up.told.items()}
+    poisons["the reply"] = craft_replies(run, own, surrogates, network, asked).pixels
     recipe = replace(RESIDUAL, name=f"{RESIDUAL.name}, trained again", draws=asked["draws"])
     again = learnt(run, recipe, set_up.taught.pixels, poisons, network)
     others = (
@@ -199,19 +198,13 @@ def _inputs(found: RealPeople, set_up: Stage) -> dict[str, object]:
 
 def _poisoned(
     run: Run, found: RealPeople, how: Setting, attacks: Sequence[str], people: tuple[int, ...], count: int
-) -> dict[str, Posted]:
+) -> dict[str, Pictures]:
     """By attack the first pictures of people, poisoned on a setting's surrogates."""
-    pictures, made = found.data.pictures, {}
-    for attack in attacks:
-        parts = []
-        for who in people:
-            own = pictures.pixels[first_of(pictures, (who,), count)]
-            kept = experiment.poison(how, experiment.PRESETS[attack], own, found.extractors, found.data.public)
-            parts.append(kept.arrays["pixels"])
-            run.say(f"{attack}, {count} pictures: {len(parts)} of {len(people)} people")
-        places = first_of(pictures, people, count)
-        made[attack] = Posted(pictures.identities[places], pictures.pixels[places], torch.cat(parts))
-    return made
+    clean = found.data.pictures.take(first_places(found.data.pictures, people, count))
+    known = {name: find_attack(name) for name in attacks}
+    return {
+        name: poisoned(run, attack, clean, how, found.extractors, found.data.public) for name, attack in known.items()
+    }
 
 
 def _network(
@@ -234,8 +227,8 @@ def _network(
         only: The one attack that it meets; by default all.
     """
     name = f"{like.name}, {CARRIED if start else 'photographs'}"
-    name += f", {experiment.called(only)} alone" if only else ""
-    told = {attack: each.poisoned for attack, each in set_up.told.items() if only in (attack, None)}
+    name += f", {title_of(only)} alone" if only else ""
+    told = {attack: each.pixels for attack, each in set_up.told.items() if only in (attack, None)}
     recipe = replace(like, name=name, draws=asked["draws"])
     return learnt(run, recipe, set_up.taught.pixels, told, detect.load_detector(start) if start else None)
 
@@ -252,7 +245,7 @@ def _detectors(run: Run, set_up: Stage, asked: Mapping[str, Any]) -> dict[str, S
         network = _network(run, set_up, asked, RESIDUAL, only=attack)
         found[network.name] = scored(network)
     seed, clean = read_protocol()["registered"]["seed"], set_up.taught.pixels
-    poisons = {attack: each.poisoned for attack, each in set_up.told.items()}
+    poisons = {attack: each.pixels for attack, each in set_up.told.items()}
     for kind in BASELINES:
         plain = train_baseline(kind, clean, poisons, handled=NETWORK.handled, times=TAKEN_TIMES * 3, seed=seed)
         found[kind] = lambda pixels, plain=plain: baseline_scores(plain, pixels)  # type: ignore[misc]
@@ -263,8 +256,8 @@ def _robust(run: Run, found: RealPeople, set_up: Stage, asked: Mapping[str, Any]
     """The trainer's extractor, trained on the same poison of the same people that detectors are taught with."""
     pictures = found.data.pictures
     preset = replace(ROBUST, name="robust training", draws=asked["robust_draws"], rate=asked["robust_rate"])
-    clean = pictures.take(first_of(pictures, set_up.who.taught, asked["poisoned"]))
-    poisons = {attack: Pictures(each.poisoned, each.people, pictures.names) for attack, each in set_up.told.items()}
+    clean = pictures.take(first_places(pictures, set_up.who.taught, asked["poisoned"]))
+    poisons = set_up.told
     start, seed = found.extractors[asked["trainer"]], found.setting.seed
     return harden(start, clean, poisons, preset, seed=seed, scratch=run.scratch / "detecting", report=run.say)
 
@@ -272,7 +265,7 @@ def _robust(run: Run, found: RealPeople, set_up: Stage, asked: Mapping[str, Any]
 def _first_pictures(data: Data, count: int, setting: Setting) -> Data:
     """The same people with their first pictures only, split anew: so many as users post."""
     everybody = tuple(range(len(data.pictures.names)))
-    pictures = data.pictures.take(first_of(data.pictures, everybody, count))
+    pictures = data.pictures.take(first_places(data.pictures, everybody, count))
     gallery, probes = split(pictures, setting.seed, setting.gallery_share)
     return replace(data, pictures=pictures, gallery=gallery, probes=probes)
 

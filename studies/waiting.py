@@ -8,17 +8,19 @@ from dataclasses import replace
 from typing import Any
 
 from facepoison import experiment, shipped, timeline
+from facepoison.attacks.lowkey import LOWKEY
+from facepoison.attacks.presets import find_attack
+from facepoison.attacks.similarity import change
 from facepoison.device import pick_device
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import find_entry, load_extractor
 from facepoison.extractors.training import STRONG, Recipe, find_recipe, fit, rank_1, snapshot, training_pictures
-from facepoison.poisons.similarity import change
 from facepoison.protection import rank_one
 from facepoison.protocol import embeddings, load_data, load_extractors, read_protocol
 from facepoison.recognition import Recogniser
 from facepoison.store import of_weights
 from facepoison.wait import CHANGES, among, half_factorial
-from studies.common import RealPeople, Run, crowd_posts, post, registered, script, users_posts, write
+from studies.common import RealPeople, Run, crowd_posts, registered, script, users_posts, write
 
 FACTORS = tuple(CHANGES)
 RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
@@ -31,7 +33,7 @@ def end_to_end_later(run: Run) -> None:
     data, networks = load_data(setting), load_extractors(setting)
     rows = []
     for attack in asked["end_to_end_attacks"]:
-        posts = experiment.poison_users(setting, attack, data, networks)
+        posts = experiment.poison_users(setting, find_attack(attack), data, networks)
         for name in asked["end_to_end"]:
             outcome = experiment.retrain(
                 setting,
@@ -61,10 +63,9 @@ def more_surrogates(run: Run) -> None:
     data = replace(data, users=data.users[: asked["surrogate_users"]])
     rows = []
     for n in range(1, len(setting.surrogates) + 1):
-        preset = replace(experiment.PRESETS["lowkey"], extractors=n)
-        posts = post(run, f"{n} surrogates", setting, preset, data, trainers)
-        clean = data.pictures.pixels[posts.index]
-        loud = float(change(clean, posts.pixels).psnr.mean())
+        attack = replace(LOWKEY, extractors=n)
+        posts = users_posts(run, setting, attack, data, trainers, f"{n} surrogates")
+        loud = float(change(data.to_publish(data.users).pixels, posts.pixels).psnr.mean())
         for name, extractor in trainers.items():
             row = {"surrogates": n, "psnr": loud, "extractor": name, "white_box": name in setting.surrogates[:n]}
             rows.append(row | {"protection": experiment.play(data, posts, extractor).rate})
@@ -81,15 +82,15 @@ def carrying(run: Run) -> None:
     setting = replace(registered(), surrogates=(asked["surrogate"],))
     data, networks = load_data(setting), {asked["surrogate"]: load_extractor(asked["surrogate"])}
     data = replace(data, users=data.users[: asked["users"]])
-    presets = {name: replace(experiment.PRESETS[name], extractors=1) for name in asked["attacks"]}
-    posted = {name: post(run, name, setting, preset, data, networks) for name, preset in presets.items()}
+    attacks = [replace(find_attack(name), extractors=1) for name in asked["attacks"]]  # type: ignore[type-var]
+    posted = {attack.name: users_posts(run, setting, attack, data, networks) for attack in attacks}
+    clean = data.to_publish(data.users).pixels
     rows = []
     for seed in asked["seeds"]:
         for levels in half_factorial(FACTORS):
             extractor, accuracy = _small(asked, levels, seed, run)
             row: dict[str, object] = {**levels, "seed": seed, "training_rank_1": accuracy}
             for name, posts in posted.items():
-                clean = data.pictures.pixels[posts.index]
                 row[f"{name}_cosine"] = float(experiment.carried_over(extractor, clean, posts.pixels).mean())
                 row[f"{name}_protection"] = experiment.play(data, posts, extractor).rate
             rows.append(row)
@@ -170,8 +171,8 @@ def real(run: Run, found: RealPeople) -> None:
             ranks.append(row | {"rank_1": rank})
     rows = []
     for attack in read_protocol()["real"]["attacks"]:
-        posts = users_posts(run, setting, attack, data, networks)
-        loud = float(change(data.pictures.pixels[posts.index], posts.pixels).psnr.mean())
+        posts = users_posts(run, setting, find_attack(attack), data, networks)
+        loud = float(change(data.to_publish(data.users).pixels, posts.pixels).psnr.mean())
         for name, network in networks.items():
             role = experiment.role(setting, attack, name)
             for recogniser in RECOGNISERS:

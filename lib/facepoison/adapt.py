@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from facepoison import shipped
-from facepoison.device import batches
-from facepoison.experiment import (
-    Preset,
-    Progress,
-    decided_by,
-    find_preset,
-    maker,
-    poison_each,
-    poison_inputs,
-    surrogates_of,
-)
+from facepoison.attacks.base import Attack
+from facepoison.experiment import Progress, live_and_shipped, poison_inputs, surrogates_of
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import EndToEnd, fine_tune
 from facepoison.pictures import Pictures
-from facepoison.poisons.fawkes_v03 import FawkesV03
 from facepoison.protocol import Data, Setting, read_protocol
-from facepoison.store import Arrays, of_weights, remember, resumable, written_whole
-
-SHARD = 10  # people in one file of poisoned pictures
+from facepoison.store import Arrays, of_weights, remember
 
 ROBUST = EndToEnd("robust training", draws=160_000, rate=1e-3, bfloat16=True)
 """As many draws as FaceCure makes (500 steps x 10 epochs x batches of 32), each a person drawn uniformly and then one
@@ -44,66 +28,9 @@ draws, 80 people poisoned by both attacks) left LowKey protecting 97, 65 and 65 
 draws, 140 people) 20 and 22 %; nobody's clean pictures were missed."""
 
 
-def poison_people(
-    pixels: Tensor,
-    preset: Preset,
-    surrogates: Sequence[Extractor],
-    folder: Path,
-    seed: int,
-    report: Callable[[str], None] = print,
-    *,
-    public: Pictures,
-) -> Tensor:
-    """Poison the pictures of many people, each person as a user would, in files that a killed run resumes from.
-
-    Args:
-        pixels: Clean pictures, uint8 (people, pictures of each, 3, H, W).
-        preset: The attack.
-        surrogates: What it is made on.
-        folder: Where the files go, ``SHARD`` people each, under the key of everything that they depend on.
-        seed: Of the poison.
-        report: Receives lines on how it goes.
-        public: Other people's pictures, for targeted attacks.
-
-    Returns:
-        The poisoned pictures, uint8, shaped as ``pixels``.
-
-    Raises:
-        InputError: the attack refuses its input, or a file cannot be written.
-    """
-    attack = maker(preset, surrogates, public, seed)
-    shards: list[Tensor] = []
-    start, made = time.perf_counter(), 0
-    for some in batches(len(pixels), SHARD):
-        clean = pixels[some]
-        name = f"{preset.name}-{some.start:05}"
-        path = resumable(folder, name, ".safetensors", pixels=clean, **decided_by(attack))
-        if not path.is_file():
-            poisoned = _poison_each(clean, attack, isinstance(preset, FawkesV03))
-            with written_whole(path) as scratch:
-                save_file({"pixels": poisoned}, scratch)
-            made += len(clean)
-            left = (time.perf_counter() - start) / made * (len(pixels) - some.stop) / 60
-            report(f"{preset.name}: poisoned {some.stop} of {len(pixels)} people, {left:.0f} min left")
-        with safe_open(path, "pt") as shard:
-            shards.append(shard.get_tensor("pixels"))
-    return torch.cat(shards)
-
-
-def _poison_each(people: Tensor, attack: Callable[[Tensor], Tensor], alone: bool) -> Tensor:
-    """Each person's pictures (people, pictures of each, 3, H, W), poisoned, a person ``alone`` or all at once.
-
-    Fawkes v0.3 takes its aim from all pictures of one person. The other attacks look at one picture at a time, so that
-    everybody's can share batches: full ones take two thirds of the time of those of four pictures.
-    """
-    if alone:
-        return torch.stack([attack(own) for own in people])
-    return attack(people.flatten(0, 1)).view_as(people)
-
-
 def poison_public(
     setting: Setting,
-    attack: str,
+    attack: Attack,
     data: Data,
     networks: Mapping[str, Extractor],
     people: int,
@@ -114,20 +41,19 @@ def poison_public(
 
     Args:
         setting: Gives the seed and the surrogates.
-        attack: The protocol's name of the attack.
+        attack: Which.
         data: Holds the public people.
         networks: Extractors by name, the surrogates among them.
         people: How many people are poisoned, the first ones.
         pictures: How many pictures of each person are taken, the first ones, or as many as there are.
-        progress: Told of every person done.
+        progress: Told of pictures done.
 
     Returns:
         All public people's clean pictures, and the poisoned ones, numbered alike.
     """
     clean, some = public_pictures(data, people, pictures)
     kept = shipped.find(public_file(setting, attack), public_inputs(setting, attack, networks, people, pictures))
-    pixels, _, _ = poison_each(setting, attack, each_persons_pictures(some), networks, data.public, kept, progress)
-    return clean, replace(some, pixels=pixels)
+    return clean, live_and_shipped(setting, attack, some, networks, data.public, kept, progress)
 
 
 def public_pictures(data: Data, people: int, pictures: int) -> tuple[Pictures, Pictures]:
@@ -138,18 +64,13 @@ def public_pictures(data: Data, people: int, pictures: int) -> tuple[Pictures, P
     return clean, clean.take((clean.identities < people).nonzero().flatten())
 
 
-def each_persons_pictures(some: Pictures) -> list[Tensor]:
-    """Each person's pictures, uint8 (n, 3, H, W)."""
-    return [some.of(each).pixels for each in some.identities.unique().tolist()]  # type: ignore[no-untyped-call]
-
-
-def public_file(setting: Setting, attack: str) -> str:
+def public_file(setting: Setting, attack: Attack) -> str:
     """Name of the file of poisoned public pictures that come with the book, without ending."""
-    return "-".join(["public", attack, "on", *surrogates_of(setting, find_preset(attack))])
+    return "-".join(["public", attack.name, "on", *surrogates_of(setting, attack)])
 
 
 def public_inputs(
-    setting: Setting, attack: str, networks: Mapping[str, Extractor], people: int, pictures: int
+    setting: Setting, attack: Attack, networks: Mapping[str, Extractor], people: int, pictures: int
 ) -> dict[str, object]:
     """What decides the poison of public people, as the card of what comes with the book names it."""
     known = {"public": read_protocol()["public"], "people": people, "pictures": pictures}

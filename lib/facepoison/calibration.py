@@ -18,10 +18,12 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from facepoison import detect
+from facepoison.attacks.people import poison_shard
+from facepoison.attacks.presets import find_attack, title_of
 from facepoison.detect import Detector
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.experiment import called, find_preset, poison
+from facepoison.experiment import surrogates_of
 from facepoison.extractors.catalog import cache_folder, load_extractor
 from facepoison.intervals import CONFIDENCE, area_interval
 from facepoison.pictures import Pictures
@@ -290,15 +292,15 @@ def calibrate(folder: Path, detector: Detector, say: Callable[[str], None] = pri
     parts, who = [detect.scores(detector, clean.pixels)], [clean.identities]
     attacks = read_protocol()["detecting"]["attacks"]
     done, made, seconds = 0, 0, 0.0
-    for attack in attacks:
-        found = []
+    for attack in map(find_attack, attacks):
+        found, surrogates = [], [networks[name] for name in surrogates_of(setting, attack)]
         for user in users:
             others = clean.take(clean.identities != user)
-            kept = poison(setting, find_preset(attack), clean.of(user).pixels[:1], networks, others)
+            kept = poison_shard(attack, clean.of(user).pixels[:1], surrogates, seed=setting.seed, public=others)
             found.append(kept.arrays["pixels"])
             done, made, seconds = done + 1, made + kept.computed_now, seconds + kept.seconds * kept.computed_now
             left = seconds / max(1, made) * (len(users) * len(attacks) - done) / 60
-            say(f"{called(attack)}: {len(found)} of {len(users)} people" + (f", {left:.0f} min left" if made else ""))
+            say(f"{attack.title}: {len(found)} of {len(users)} people" + (f", {left:.0f} min left" if made else ""))
         parts.append(detect.scores(detector, torch.cat(found)))
         who.append(torch.tensor(users))
     logits, people = torch.cat(parts), torch.cat(who)
@@ -309,7 +311,7 @@ def calibrate(folder: Path, detector: Detector, say: Callable[[str], None] = pri
     say(f"area under the ROC curve {_said(area(odds, poisoned, people))}")
     for place, attack in enumerate(attacks, 1):
         own = number == place
-        say(f"{called(attack)} found, at probability 0.5: {_said(share(odds[own] > 0, people[own]))}")
+        say(f"{title_of(attack)} found, at probability 0.5: {_said(share(odds[own] > 0, people[own]))}")
     say(f"found, all together: {_said(share(odds[poisoned] > 0, people[poisoned]))}")
     say(f"false alarms: {_said(share(odds[~poisoned] > 0, people[~poisoned]))}")
     fitted = fit(logits, poisoned, people, seed=setting.seed, made_on="a folder", detector=detector.sha256)

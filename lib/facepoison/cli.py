@@ -180,8 +180,8 @@ def fetch(
     name: Annotated[str, typer.Argument(help="An extractor, as the catalogue names it, or lpips, for LowKey.")],
 ) -> None:
     """Download somebody else's weights into ~/.cache/facepoison (or FACEPOISON_CACHE), checked before they are kept."""
+    from facepoison.attacks import lpips
     from facepoison.extractors import downloads
-    from facepoison.poisons import lpips
 
     if name == "lpips":
         typer.echo(f"{lpips.fetch()}: the weights of LPIPS 0.1 on AlexNet")

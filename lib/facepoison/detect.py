@@ -21,12 +21,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 import fingerprint
+from facepoison.attacks.lowkey import Perceptual
+from facepoison.attacks.similarity import squared_change
 from facepoison.device import batches, generator, has_bfloat16, pick_device
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
 from facepoison.pictures.handling import handle_at_random
-from facepoison.poisons.lowkey import Perceptual
-from facepoison.poisons.similarity import squared_change
 from facepoison.store import of_weights, remember, resumable, written_whole
 
 DETECTORS = fingerprint.LIB.parent / "data" / "detectors"

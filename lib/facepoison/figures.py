@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from facepoison.poisons.similarity import Change
+    from facepoison.attacks.similarity import Change
     from facepoison.protection import Protection, Rate
     from facepoison.wait import Effect
 

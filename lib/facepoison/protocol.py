@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -193,6 +193,10 @@ class Data:
     def probes_of(self, identity: int) -> Tensor:
         """Places of one identity's probes, in the order of their answers."""
         return self.probes[self.pictures.identities[self.probes] == identity]
+
+    def to_publish(self, users: Iterable[int]) -> Pictures:
+        """The clean gallery pictures of some users, user by user: what they would publish, did they not poison."""
+        return self.pictures.take(torch.cat([self.gallery[:0], *(self.gallery_of(user) for user in users)]))
 
     def sides(self, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Embeddings (N, D) of all pictures, split: the gallery's, who is on them, the probes', who is on them."""

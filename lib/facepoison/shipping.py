@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from facepoison import adapt, experiment, shipped
+from facepoison.attacks.base import Attack
+from facepoison.attacks.presets import find_attack
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.fine_tuning import END_TO_END
+from facepoison.pictures import Pictures
 from facepoison.protocol import Data, Setting, load_data, load_extractors, read_protocol, trainers_own
 
 Report = Callable[[str], None]
@@ -40,7 +44,7 @@ def ship(setting: Setting, report: Report = print, kinds: Sequence[str] = KINDS,
         asked: Mapping[str, Any] = read_protocol()["shipped"]
         for attack in asked[kind]:
             if not attacks or attack in attacks:
-                made[kind](setting, attack, data, networks, _line(report, kind, attack))
+                made[kind](setting, find_attack(attack), data, networks, _line(report, kind, attack))
 
 
 def _line(report: Report, kind: str, attack: str) -> experiment.Progress:
@@ -48,51 +52,50 @@ def _line(report: Report, kind: str, attack: str) -> experiment.Progress:
 
 
 def _poisons(
-    setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor], progress: experiment.Progress
+    setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], progress: experiment.Progress
 ) -> None:
+    start = time.perf_counter()
     made = experiment.poison_users(setting, attack, data, networks, progress, anew=True)
-    inputs = experiment.shipped_inputs(setting, attack, networks)
-    clean = data.pictures.pixels[made.index]
-    shipped.ship(f"poison-{attack}", inputs, {"pixels": made.pixels}, made.seconds, clean)
+    inputs, clean = experiment.shipped_inputs(setting, attack, networks), data.to_publish(data.users).pixels
+    shipped.ship(f"poison-{attack.name}", inputs, {"pixels": made.pixels}, time.perf_counter() - start, clean)
 
 
-def shipped_posts(setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor]) -> experiment.Poisoned:
+def shipped_posts(setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor]) -> Pictures:
     """What all users publish as it comes with the book, the live users' pictures too.
 
     Raises:
         InputError: nothing is shipped for this setting.
     """
-    kept = shipped.find(f"poison-{attack}", experiment.shipped_inputs(setting, attack, networks))
+    kept = experiment.find_shipped(setting, attack, networks)
     if kept is None:
-        raise InputError(f"poison-{attack}: does not come with the book for this setting: run make shipped")
-    index = torch.cat([data.gallery_of(user) for user in data.users])
-    return experiment.Poisoned(index, kept.arrays["pixels"], data.users, float(kept.card["seconds"]), len(data.users))
+        raise InputError(f"poison-{attack.name}: does not come with the book for this setting: run make shipped")
+    return replace(data.to_publish(data.users), pixels=kept.arrays["pixels"])
 
 
 def _rounds(
-    setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor], progress: experiment.Progress
+    setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], progress: experiment.Progress
 ) -> None:
     posts, trainer = shipped_posts(setting, attack, data, networks), networks[setting.undefended]
-    published = {user: posts.of(user, data.pictures.identities) for user in data.users[: setting.n_retrained]}
-    repeated = attack == read_protocol()["recognisers"]["repeated"]
+    published = {user: posts.of(user).pixels for user in data.users[: setting.n_retrained]}
+    repeated = attack.name == read_protocol()["recognisers"]["repeated"]
     for training in range(setting.n_trainings if repeated else 1):
         start = time.perf_counter()
         outcome = experiment.retrain(setting, data, posts, trainer, progress, training=training)
-        inputs = experiment.rounds_inputs(setting, attack, published, trainer, END_TO_END, training)
+        inputs = experiment.rounds_inputs(setting, attack.name, published, trainer, END_TO_END, training)
         arrays, pictures = experiment.rounds_packed(outcome.rounds), torch.cat(list(published.values()))
-        name = experiment.rounds_file(attack, training)
+        name = experiment.rounds_file(attack.name, training)
         shipped.ship(name, inputs, arrays, time.perf_counter() - start, pictures)
 
 
 def _public(
-    setting: Setting, attack: str, data: Data, networks: Mapping[str, Extractor], progress: experiment.Progress
+    setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], progress: experiment.Progress
 ) -> None:
     protocol = read_protocol()
     # each chapter has its trainer's surrogates: the users' own in chapter 5, others in chapter 6
     for name, where in (("adapting_live", setting), ("detecting_live", trainers_own(setting))):
-        asked, known = protocol[name], load_extractors(where)
+        asked, known, start = protocol[name], load_extractors(where), time.perf_counter()
         _, some = adapt.public_pictures(data, asked["people"], asked["pictures"])
-        posted = adapt.each_persons_pictures(some)
-        pixels, seconds, _ = experiment.poison_each(where, attack, posted, known, data.public, None, progress)
+        made = experiment.live_and_shipped(where, attack, some, known, data.public, None, progress)
+        seconds = time.perf_counter() - start
         inputs = adapt.public_inputs(where, attack, known, asked["people"], asked["pictures"])
-        shipped.ship(adapt.public_file(where, attack), inputs, {"pixels": pixels}, seconds, some.pixels)
+        shipped.ship(adapt.public_file(where, attack), inputs, {"pixels": made.pixels}, seconds, some.pixels)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from facepoison.errors import InputError
-from facepoison.experiment import Poisoned
 from facepoison.extractors import Extractor
+from facepoison.pictures import Pictures
 from facepoison.protection import Protection, compared, own_probes
 from facepoison.protocol import Data, embeddings
 from facepoison.recognition import identity_distances
@@ -15,7 +15,7 @@ from facepoison.recognition import identity_distances
 
 def sift(
     data: Data,
-    poisoned: Poisoned,
+    posts: Pictures,
     flagged: Tensor,
     flagged_posts: Tensor,
     extractor: Extractor,
@@ -30,7 +30,7 @@ def sift(
 
     Args:
         data: Pictures, gallery, probes and users.
-        poisoned: What the users publish instead of their gallery pictures.
+        posts: What the users publish instead of their gallery pictures.
         flagged: Which of all clean pictures look poisoned, bool (N,).
         flagged_posts: Which of the published ones do, bool (M,).
         extractor: The trainer's accurate one.
@@ -42,20 +42,21 @@ def sift(
     Raises:
         InputError: flags do not fit the pictures.
     """
-    if flagged.shape != (len(data.pictures),) or flagged_posts.shape != (len(poisoned.index),):
+    if flagged.shape != (len(data.pictures),) or flagged_posts.shape != (len(posts),):
         raise InputError(
             f"flags: {tuple(flagged.shape)} of {len(data.pictures)} pictures, {tuple(flagged_posts.shape)} of "
-            f"{len(poisoned.index)} published; give one each"
+            f"{len(posts)} published; give one each"
         )
     identities, n = data.pictures.identities, len(data.pictures.names)
-    owner, own = identities[poisoned.index], own_probes(identities[data.probes], poisoned.users)
+    owner, users = posts.identities, posts.people
+    own = own_probes(identities[data.probes], users)
     asked = torch.cat(own)
     before = torch.full((len(asked), n), torch.inf)
     rounds = torch.full((len(asked),), torch.inf)  # of each probe to its user's published pictures
     for network, aside in ((extractor, False), (robust, True)):
         if network is None:
             continue
-        clean, published = embeddings(network, data.pictures.pixels), embeddings(network, poisoned.pixels)
+        clean, published = embeddings(network, data.pictures.pixels), embeddings(network, posts.pixels)
         probes, gallery = clean[data.probes], clean[data.gallery]
         unit = float(_nearest_own(gallery, identities[data.gallery], probes, identities[data.probes]).median())
         kept = flagged[data.gallery] == aside
@@ -63,7 +64,7 @@ def sift(
             near = identity_distances(gallery[kept], identities[data.gallery][kept], probes[asked], n)
             before = torch.minimum(before, near / unit)
         start = 0
-        for user, places in zip(poisoned.users, own, strict=True):
+        for user, places in zip(users, own, strict=True):
             mine = published[(owner == user) & (flagged_posts == aside)]
             rows = slice(start, start + len(places))
             if len(mine):
@@ -73,9 +74,9 @@ def sift(
                 rounds[rows] = torch.minimum(rounds[rows], near)
             start = rows.stop
     after = before.clone()
-    whose = torch.cat([torch.full((len(places),), user) for user, places in zip(poisoned.users, own, strict=True)])
+    whose = torch.cat([torch.full((len(places),), user) for user, places in zip(users, own, strict=True)])
     after[torch.arange(len(asked)), whose] = rounds
-    return compared(poisoned.users, own, before, after)
+    return compared(users, own, before, after)
 
 
 def _nearest_own(gallery: Tensor, labels: Tensor, probes: Tensor, who: Tensor) -> Tensor:

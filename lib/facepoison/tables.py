@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from facepoison.attacks.presets import title_of
 from facepoison.detect import precision
 from facepoison.errors import InputError
-from facepoison.experiment import called
 from facepoison.intervals import of_two
 from facepoison.protection import Estimate, Rate, averaged
 
@@ -142,7 +142,7 @@ def by_attack(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], dict[
 
 def left_out(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
     """By handling and attack, as of ``by_attack``: the row of the detector that learnt from all other attacks."""
-    return by_attack([row for row in rows if row["detector"] == f"all but {called(row['attack'])}"], "handling")
+    return by_attack([row for row in rows if row["detector"] == f"all but {title_of(row['attack'])}"], "handling")
 
 
 def mean_found(table: Mapping[Any, Mapping[str, Row]]) -> Estimate:

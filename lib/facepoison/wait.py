@@ -12,8 +12,9 @@ from torch import Tensor
 
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.experiment import Poisoned, Progress, play
+from facepoison.experiment import Progress, play
 from facepoison.extractors import Extractor
+from facepoison.pictures import Pictures
 from facepoison.protection import Protection
 from facepoison.protocol import Data
 from facepoison.recognition import Recogniser
@@ -21,7 +22,7 @@ from facepoison.recognition import Recogniser
 
 def by_extractor(
     data: Data,
-    poisoned: Mapping[str, Poisoned],
+    posts: Mapping[str, Pictures],
     networks: Mapping[str, Extractor],
     recogniser: Recogniser = "nearest",
     progress: Progress | None = None,
@@ -30,7 +31,7 @@ def by_extractor(
 
     Args:
         data: Pictures, gallery, probes and users.
-        poisoned: By attack, what the users publish.
+        posts: By attack, what the users publish.
         networks: By name, the extractors that the trainer comes to have.
         recogniser: What the trainer does with the embeddings.
         progress: Told of every pair of attack and extractor done.
@@ -39,40 +40,39 @@ def by_extractor(
         The outcome by attack and extractor.
     """
     results: dict[tuple[str, str], Protection] = {}
-    for attack, name in itertools.product(poisoned, networks):
-        results[attack, name] = play(data, poisoned[attack], networks[name], recogniser=recogniser)
+    for attack, name in itertools.product(posts, networks):
+        results[attack, name] = play(data, posts[attack], networks[name], recogniser=recogniser)
         if progress:
-            progress(len(results), len(poisoned) * len(networks))
+            progress(len(results), len(posts) * len(networks))
     return results
 
 
-def _some(data: Data, poisoned: Poisoned, count: Callable[[int], int], seed: int, purpose: str) -> Tensor:
+def _some(posts: Pictures, count: Callable[[int], int], seed: int, purpose: str) -> Tensor:
     """For each user some of their pictures, drawn by seed: bool (M,); ``count`` says how many of how many.
 
     A larger count takes the same pictures and more.
     """
-    owner = data.pictures.identities[poisoned.index]
-    chosen = torch.zeros(len(owner), dtype=torch.bool)
-    for user in poisoned.users:
-        places = (owner == user).nonzero().flatten()
-        order = torch.randperm(len(places), generator=generator(seed, purpose, data.pictures.names[user]))
+    chosen = torch.zeros(len(posts), dtype=torch.bool)
+    for user in posts.people:
+        places = (posts.identities == user).nonzero().flatten()
+        order = torch.randperm(len(places), generator=generator(seed, purpose, posts.names[user]))
         chosen[places[order[: count(len(places))]]] = True
     return chosen
 
 
-def switched(data: Data, old: Poisoned, new: Poisoned, share: float, seed: int) -> Poisoned:
+def switched(old: Pictures, new: Pictures, share: float, seed: int) -> Pictures:
     """What users publish who change to another attack: ``share`` of their pictures come later and carry the new poison.
 
     Raises:
-        InputError: the two are not about the same pictures, or the share is not between 0 and 1.
+        InputError: the two are not of the same people, or the share is not between 0 and 1.
     """
-    if not torch.equal(old.index, new.index) or not 0 <= share <= 1:
-        raise InputError(f"switched: share {share}, {len(old.index)} and {len(new.index)} pictures; give the same ones")
-    later = _some(data, old, lambda n: round(share * n), seed, "switch")
+    if not torch.equal(old.identities, new.identities) or not 0 <= share <= 1:
+        raise InputError(f"switched: share {share}, {len(old)} and {len(new)} pictures; give the same people's")
+    later = _some(old, lambda n: round(share * n), seed, "switch")
     return replace(old, pixels=torch.where(later[:, None, None, None], new.pixels, old.pixels))
 
 
-def leaked(data: Data, poisoned: Poisoned, n: int, seed: int) -> Poisoned:
+def leaked(data: Data, posts: Pictures, n: int, seed: int) -> Pictures:
     """What the trainer has of users of whom ``n`` pictures, or all if they have no more, got out without poison.
 
     Raises:
@@ -80,12 +80,12 @@ def leaked(data: Data, poisoned: Poisoned, n: int, seed: int) -> Poisoned:
     """
     if n < 0:
         raise InputError(f"leaked: {n} clean pictures; give 0 or more")
-    clean = _some(data, poisoned, lambda own: min(n, own), seed, "leak")
-    originals = data.pictures.pixels[poisoned.index]
-    return replace(poisoned, pixels=torch.where(clean[:, None, None, None], originals, poisoned.pixels))
+    clean = _some(posts, lambda own: min(n, own), seed, "leak")
+    originals = data.to_publish(posts.people).pixels
+    return replace(posts, pixels=torch.where(clean[:, None, None, None], originals, posts.pixels))
 
 
-def among(data: Data, poisoned: Poisoned, people: Sequence[int], users: Sequence[int]) -> tuple[Data, Poisoned]:
+def among(data: Data, posts: Pictures, people: Sequence[int], users: Sequence[int]) -> tuple[Data, Pictures]:
     """Some users among some of the people: the data without everybody else's pictures, and what these users publish.
 
     Raises:
@@ -93,11 +93,10 @@ def among(data: Data, poisoned: Poisoned, people: Sequence[int], users: Sequence
     """
     if not set(users) <= set(people):
         raise InputError(f"among: users {sorted(set(users) - set(people))} are not among the people; take them in")
-    identities, here, ours = data.pictures.identities, torch.tensor(people), torch.tensor(users)
+    identities, here = data.pictures.identities, torch.tensor(people)
     gallery, probes = (side[torch.isin(identities[side], here)] for side in (data.gallery, data.probes))
-    mine = torch.isin(identities[poisoned.index], ours)
     few = replace(data, gallery=gallery, probes=probes, users=tuple(users))
-    return few, replace(poisoned, index=poisoned.index[mine], pixels=poisoned.pixels[mine], users=tuple(users))
+    return few, posts.take(torch.isin(posts.identities, torch.tensor(users)))
 
 
 def in_words(name: str, answers: Mapping[str, Sequence[bool]]) -> str:

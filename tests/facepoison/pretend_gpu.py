@@ -7,8 +7,8 @@ import torch
 from tiny import tiny_extractor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from facepoison.poisons.lowkey import LOWKEY, blur, features, mirrored
-from facepoison.poisons.similarity import dssim
+from facepoison.attacks.lowkey import LOWKEY, blur, features, mirrored
+from facepoison.attacks.similarity import dssim
 from syntheticfaces import draw_nuisance, draw_people, render
 
 people, nuisance = draw_people("pretend", 0, 2, 1), draw_nuisance("pretend", 0, 2, 1, 1)

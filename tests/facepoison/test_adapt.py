@@ -1,52 +1,13 @@
-from dataclasses import replace
-
 import pytest
 import torch
-from tiny import tiny_extractor, tiny_pictures
+from tiny import Invert, tiny_extractor, tiny_pictures
 
-from facepoison import adapt, experiment, shipped
+from facepoison import adapt, shipped
 from facepoison.device import generator
-from facepoison.experiment import maker
 from facepoison.extractors import embed
 from facepoison.fine_tuning import EndToEnd
 from facepoison.pictures import Pictures
-from facepoison.poisons.fawkes_v03 import FAWKES_V03_HIGH
-from facepoison.poisons.lowkey import LOWKEY
 from facepoison.protocol import Data, choose
-from facepoison.store import Kept
-
-
-def test_people_are_poisoned_as_users_are_and_a_killed_run_resumes(tmp_path, monkeypatch):
-    monkeypatch.setattr(adapt, "SHARD", 2)
-    pixels = torch.randint(0, 256, (5, 3, 3, 16, 16), generator=generator(0), dtype=torch.uint8)
-    public = Pictures(pixels[:, 0], torch.arange(5), tuple("abcde"))
-    preset, surrogates = replace(LOWKEY, steps=2, extractors=1), [tiny_extractor(1)]
-    said = []
-
-    def made(what):
-        return adapt.poison_people(what, preset, surrogates, tmp_path, 1, said.append, public=public)
-
-    whole = made(pixels)
-    assert whole.shape == pixels.shape
-    alone = torch.stack([maker(preset, surrogates, public, 1)(own) for own in pixels])
-    assert (whole.int() - alone.int()).abs().max() <= 1  # company in a batch changes rounding alone
-    assert len(said) == 3
-    shards = sorted(tmp_path.rglob("*.safetensors"))
-    shards[1].unlink()
-    assert torch.equal(made(pixels), whole)
-    assert len(said) == 4
-    other = pixels.clone()
-    other[0] = 90  # other people's poison is never taken for theirs
-    assert not torch.equal(made(other)[0], whole[0])
-    assert len(said) == 5
-
-
-def test_who_is_poisoned_together_keeps_a_target_of_their_own(tmp_path):
-    pixels = torch.randint(0, 256, (3, 2, 3, 24, 24), generator=generator(1), dtype=torch.uint8)
-    public = Pictures(pixels[:, 0], torch.arange(3), tuple("abc"))
-    preset, surrogates = replace(FAWKES_V03_HIGH, steps=2), [tiny_extractor(1)]
-    whole = adapt.poison_people(pixels, preset, surrogates, tmp_path, 1, lambda line: None, public=public)
-    assert torch.equal(whole, torch.stack([maker(preset, surrogates, public, 1)(own) for own in pixels]))
 
 
 def test_a_small_training_poisons_the_first_public_people_and_keeps_everybodys_clean_pictures(monkeypatch, tmp_path):
@@ -54,20 +15,19 @@ def test_a_small_training_poisons_the_first_public_people_and_keeps_everybodys_c
     public = Pictures(pixels, torch.arange(4).repeat_interleave(3), tuple("abcd"))
     nobody = torch.zeros(0, dtype=torch.int64)
     data = Data(public, nobody, nobody, (), {}, public)
-    made = lambda setting, preset, own, networks, others: Kept({"pixels": 255 - own}, 1.0, True)  # noqa: E731
-    monkeypatch.setattr(experiment, "poison", made)
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(shipped.find, "__defaults__", (tmp_path,))
     networks, done = dict.fromkeys(choose().surrogates, tiny_extractor(0)), []
-    given = (choose(), "lowkey", data, networks, 2, 2)
+    given = (choose(), Invert(), data, networks, 2, 2)
     clean, poisoned = adapt.poison_public(*given, lambda *counts: done.append(counts))
     assert clean.identities.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert torch.equal(clean.pixels, pixels[[0, 1, 3, 4, 6, 7, 9, 10]])
     assert poisoned.identities.tolist() == [0, 0, 1, 1]
     assert torch.equal(poisoned.pixels, 255 - clean.pixels[:4])
-    assert done == [(1, 2), (2, 2)]
-    inputs = adapt.public_inputs(choose(), "lowkey", networks, 2, 2)
+    assert done == [(4, 4)]
+    inputs = adapt.public_inputs(choose(), Invert(), networks, 2, 2)
     black = torch.zeros_like(poisoned.pixels)
-    shipped.ship(adapt.public_file(choose(), "lowkey"), inputs, {"pixels": black}, 1.0, clean.pixels, tmp_path)
+    shipped.ship(adapt.public_file(choose(), Invert()), inputs, {"pixels": black}, 1.0, clean.pixels, tmp_path)
     _, taken = adapt.poison_public(*given)
     assert torch.equal(taken.pixels[:2], poisoned.pixels[:2])  # the live one
     assert not taken.pixels[2:].any()

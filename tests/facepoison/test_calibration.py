@@ -382,14 +382,14 @@ def people(tmp_path, monkeypatch):
         pixels = tiny_pictures(8 * len(names), 24)
         return Pictures(pixels, torch.arange(len(names)).repeat_interleave(8), names), Report(80, 80, 0, ())
 
-    def poison(setting, preset, pixels, networks, public):
-        asked.append((preset.name, pixels, public))
+    def poison_shard(attack, pixels, surrogates, *, seed, public):
+        asked.append((attack.title, pixels, public))
         grid = (torch.arange(24)[:, None] + torch.arange(24)) % 2 * 90
         changed = (pixels.int() + grid - 45).clamp(0, 255).to(torch.uint8)
         return Kept({"pixels": changed}, 6.0, computed_now=True)
 
     monkeypatch.setattr(calibration, "read_folder", read_folder)
-    monkeypatch.setattr(calibration, "poison", poison)
+    monkeypatch.setattr(calibration, "poison_shard", poison_shard)
     monkeypatch.setattr(calibration, "load_extractor", lambda name, folder: (name, folder))
     return root, asked
 
@@ -469,10 +469,10 @@ class TestCalibrate:
         write(read(of_book(shipped)), path)
         before = path.read_bytes()
 
-        def refuse(*_):
+        def refuse(*_, **__):
             raise InputError("attack: no")
 
-        monkeypatch.setattr(calibration, "poison", refuse)
+        monkeypatch.setattr(calibration, "poison_shard", refuse)
         assert run("--calibrate", people[0]).exit_code == 2
         assert path.read_bytes() == before
         assert len(list(path.parent.iterdir())) == 1

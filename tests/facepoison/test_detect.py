@@ -8,6 +8,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from facepoison import detect
+from facepoison.attacks.lowkey import LOWKEY, lowkey
+from facepoison.attacks.similarity import squared_change
 from facepoison.detect import Detector, Recipe, area, by_account, precision, scores, threshold, train_detector
 from facepoison.device import generator
 from facepoison.errors import InputError
@@ -15,8 +17,6 @@ from facepoison.extractors import embed
 from facepoison.extractors.cards import write_weights
 from facepoison.pictures import resize, to_float
 from facepoison.pictures.handling import HANDLINGS, handle, noisy
-from facepoison.poisons.lowkey import LOWKEY, lowkey
-from facepoison.poisons.similarity import squared_change
 
 QUICK = Recipe("quick", residual=True, draws=960, handled=0.3, batch=16, rate=4e-3, warm_up=0.2)
 SHORT = Recipe("short", draws=96, handled=0.5, batch=8)

@@ -6,9 +6,9 @@ import torch
 from tiny import tiny_extractor, tiny_pictures
 
 from facepoison import tables
+from facepoison.attacks.presets import title_of
 from facepoison.detect import RESIDUAL, Detector
 from facepoison.device import generator
-from facepoison.experiment import Poisoned, called
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import split
 from facepoison.protocol import Data, read_protocol
@@ -38,8 +38,8 @@ def test_three_know_all_attacks_three_know_one_and_three_know_all_but_one(asked)
     names = list(found)
     assert all(set(found[name].attacks) == every for name in names[:3])
     for attack in every:
-        assert found[f"{called(attack)} alone"].attacks == (attack,)
-        rest = found[f"all but {called(attack)}"].attacks
+        assert found[f"{title_of(attack)} alone"].attacks == (attack,)
+        rest = found[f"all but {title_of(attack)}"].attacks
         assert set(rest) == every - {attack}
         assert len(rest) == len(every) - 1
 
@@ -84,7 +84,7 @@ def people():
 def answer(people):
     """Of four clean pictures to set thresholds on, four others, and four posted by each of two attacks."""
     clean, other = (Pictures(grey(*shades), people, ("a", "b")) for shades in ((10, 20, 30, 40), (5, 15, 41, 42)))
-    posted = {name: detecting.Posted(people, clean.pixels, grey(*shades)) for name, shades in ATTACKS.items()}
+    posted = {name: Pictures(grey(*shades), people, ("a", "b")) for name, shades in ATTACKS.items()}
     said = []
     found = detecting.ask(telling(said), {"level": levels}, clean, other, posted, {"level": ("as taken",)})
     assert said == ["as taken: asked"]  # nothing is handled that nobody is asked about
@@ -110,7 +110,7 @@ def test_rows_hold_what_lies_above_the_threshold_and_what_really_is_flagged(answ
 
 def test_a_table_holds_the_rows_of_one_detector_after_the_other(answer, people):
     honest = Pictures(grey(5, 15, 41, 42), people, ("a", "b"))
-    posted = {name: detecting.Posted(people, honest.pixels, grey(*shades)) for name, shades in ATTACKS.items()}
+    posted = {name: Pictures(grey(*shades), people, ("a", "b")) for name, shades in ATTACKS.items()}
     who = dict.fromkeys(ATTACKS, people)
     one, other = (list(detecting.rows_of(name, answer, who, people, [0.0])) for name in ("one", "other"))
     assert detecting.table_of({"one": answer, "other": answer}, posted, honest, [0.0]) == one + other
@@ -179,13 +179,8 @@ def crowd():
 
 def test_the_reply_is_made_of_the_pictures_that_users_post_and_judged_beside_them(crowd, tmp_path, monkeypatch):
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
-    index = torch.cat([crowd.gallery_of(user) for user in crowd.users])
-    black = torch.zeros(len(index), 3, 24, 24, dtype=torch.uint8)
-    usual = Poisoned(index, black, crowd.users, 0.0)
-    own = detecting.originals(crowd, usual)
-    assert torch.equal(torch.cat(own), crowd.pictures.pixels[index])
-    assert [len(each) for each in own] == [len(crowd.gallery_of(user)) for user in crowd.users]
-    published = {"black": usual, "nothing": replace(usual, pixels=torch.cat(own))}
+    own = crowd.to_publish(crowd.users)
+    published = {"black": replace(own, pixels=torch.zeros_like(own.pixels)), "nothing": own}
     thresholds = crowd.pictures.pixels
     detectors = {"dark": lambda pixels: -pixels.float().mean(dim=(1, 2, 3))}
     rows = list(
@@ -201,17 +196,16 @@ def test_the_reply_is_made_of_the_pictures_that_users_post_and_judged_beside_the
 
 def test_a_reply_is_kept_and_belongs_to_one_detector(tmp_path, monkeypatch):
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
-    monkeypatch.setitem(
-        detecting.experiment.PRESETS, "lowkey", replace(detecting.experiment.PRESETS["lowkey"], steps=2)
-    )
+    monkeypatch.setattr(detecting, "LOWKEY", replace(detecting.LOWKEY, steps=2))
     asked, said = {"weight": 0.05, "margin": 4.0}, []
     first, second = (Detector(name=name, sha256=name).eval().requires_grad_(False) for name in ("first", "second"))
-    own = [tiny_pictures(2, seed=1), tiny_pictures(3, seed=2)]
+    own = Pictures(tiny_pictures(5), torch.tensor([0, 0, 1, 1, 1]), ("a", "b"))
     made = detecting.craft_replies(telling(said), own, [tiny_extractor(0)], first, asked)
-    assert (made.shape, made.dtype) == (torch.cat(own).shape, torch.uint8)
+    assert (made.pixels.shape, made.pixels.dtype) == (own.pixels.shape, torch.uint8)
     assert said == ["evading: 1 of 2 people", "evading: 2 of 2 people"]
     assert len(list(tmp_path.glob("evading/*.safetensors"))) == 2
-    assert torch.equal(detecting.craft_replies(telling(said), own, [tiny_extractor(0)], first, asked), made)
+    again = detecting.craft_replies(telling(said), own, [tiny_extractor(0)], first, asked)
+    assert torch.equal(again.pixels, made.pixels)
     assert len(list(tmp_path.glob("evading/*.safetensors"))) == 2
     detecting.craft_replies(telling(said), own, [tiny_extractor(0)], second, asked)
     detecting.craft_replies(telling(said), own, [tiny_extractor(0)], first, asked | {"margin": 2.0})

@@ -1,12 +1,12 @@
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from tiny import tiny_extractor
+from tiny import Keep, tiny_extractor
 from torch import nn
 
 from facepoison import experiment, protocol, shipped
+from facepoison.attacks.presets import ATTACKS, find_attack
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing
 from facepoison.pictures import Pictures
@@ -38,17 +38,16 @@ def extractor():
     return Extractor(network, Preprocessing(size=16), name="colour", sha256="0")
 
 
-def attack_named(monkeypatch, name, function):
-    """Let an attack of that name, with LowKey's preset but for the name, be a function of pixels."""
-    preset = replace(experiment.PRESETS["lowkey"], name=name)
-    monkeypatch.setitem(experiment.PRESETS, name, preset)
-    real = experiment.maker
+@dataclass(frozen=True)
+class Blue(Keep):
+    """An attack that paints pictures blue."""
 
-    def maker(asked, *rest):
-        named = partial(lambda pixels, preset: function(pixels), preset=preset)
-        return named if asked == preset else real(asked, *rest)
+    name: str = "blue"
+    title: str = "Blue"
 
-    monkeypatch.setattr(experiment, "maker", maker)
+    def __call__(self, pixels, surrogates, *, seed, public=None):
+        blue = torch.tensor([10, 10, 250], dtype=torch.uint8)
+        return blue.view(1, 3, 1, 1).expand_as(pixels).clone()
 
 
 @pytest.fixture
@@ -56,25 +55,14 @@ def networks(extractor):
     return dict.fromkeys(protocol.choose().surrogates, extractor)
 
 
-def keep(pixels):
-    return pixels.clone()
-
-
-def turn_blue(pixels):
-    blue = torch.tensor([10, 10, 250], dtype=torch.uint8)
-    return blue.view(1, 3, 1, 1).expand_as(pixels).clone()
-
-
 def test_clean_pictures_in_place_of_poison_leave_the_clean_error(monkeypatch, data, extractor, networks):
-    attack_named(monkeypatch, "keep", keep)
-    result = experiment.play(data, experiment.poison_users(protocol.choose(), "keep", data, networks), extractor)
+    result = experiment.play(data, experiment.poison_users(protocol.choose(), Keep(), data, networks), extractor)
     assert result.rate.value == result.rate.clean_error.value == 0
     assert result.rate.n == 2
 
 
 def test_users_who_look_like_somebody_else_are_missed(monkeypatch, data, extractor, networks):
-    attack_named(monkeypatch, "blue", turn_blue)
-    result = experiment.play(data, experiment.poison_users(protocol.choose(), "blue", data, networks), extractor)
+    result = experiment.play(data, experiment.poison_users(protocol.choose(), Blue(), data, networks), extractor)
     assert result.rate.value == 1
     assert result.rate.clean_error.value == 0
     assert 0 < result.rate.low < 1
@@ -82,8 +70,7 @@ def test_users_who_look_like_somebody_else_are_missed(monkeypatch, data, extract
 
 
 def test_linear_recognisers_are_fitted_once_for_the_same_embeddings(monkeypatch, data, extractor, networks):
-    attack_named(monkeypatch, "blue", turn_blue)
-    posts = experiment.poison_users(protocol.choose(), "blue", data, networks)
+    posts = experiment.poison_users(protocol.choose(), Blue(), data, networks)
     real, fitted = experiment.linear_rounds, []
 
     def counted(*rest):
@@ -97,53 +84,37 @@ def test_linear_recognisers_are_fitted_once_for_the_same_embeddings(monkeypatch,
     assert torch.equal(first.poisoned.distance, again.poisoned.distance)
     assert first.rate == again.rate
     assert first.rate.value == 1
-    pixels = data.pictures.pixels[posts.index]
-    clean = experiment.play(data, replace(posts, pixels=pixels), extractor, recogniser="linear")
+    clean = experiment.play(data, data.to_publish(posts.people), extractor, recogniser="linear")
     assert len(fitted) == 2
     assert clean.rate.value == 0
 
 
 def test_all_gallery_pictures_of_the_users_are_poisoned_and_no_other(monkeypatch, data, extractor, networks):
-    attack_named(monkeypatch, "blue", turn_blue)
-    posts = experiment.poison_users(protocol.choose(), "blue", data, networks)
+    posts = experiment.poison_users(protocol.choose(), Blue(), data, networks)
     owned = torch.isin(data.pictures.identities, torch.tensor(data.users))
     in_gallery = torch.zeros(len(data.pictures), dtype=torch.bool)
     in_gallery[data.gallery] = True
-    assert sorted(posts.index.tolist()) == (owned & in_gallery).nonzero().flatten().tolist()
+    own = owned & in_gallery
+    assert len(posts) == int(own.sum())
+    assert posts.people == data.users
+    shades = data.pictures.pixels[own][:, 0, 0, 0].tolist()
+    assert sorted(data.to_publish(data.users).pixels[:, 0, 0, 0].tolist()) == sorted(shades)
 
 
-def test_an_interrupted_run_goes_on_with_the_next_user(monkeypatch, data, extractor, networks):
-    calls = []
-
-    def count(pixels):
-        calls.append(len(pixels))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return pixels.clone()
-
-    attack_named(monkeypatch, "count", count)
-    with pytest.raises(KeyboardInterrupt):
-        experiment.poison_users(protocol.choose(), "count", data, networks)
-    told = []
-    experiment.poison_users(protocol.choose(), "count", data, networks, lambda *done: told.append(done))
-    assert len(calls) == 3  # the first user's pictures were kept
-    assert told == [(1, 2), (2, 2)]
-
-
-def test_an_unknown_attack_is_refused(data, networks):
+def test_an_unknown_attack_is_refused():
     with pytest.raises(InputError, match="attack 'magic' is unknown: use one of fawkes_v03_high, "):
-        experiment.poison_users(protocol.choose(), "magic", data, networks)
+        find_attack("magic")
 
 
 def test_every_attack_of_the_protocol_is_there():
     setting = protocol.choose()
-    assert list(setting.attacks) == list(experiment.PRESETS)
+    assert list(setting.attacks) == list(ATTACKS)
     assert set(setting.retrained_attacks) <= set(setting.attacks)
 
 
 def test_an_attack_takes_as_many_surrogates_as_the_original_does():
     setting = protocol.choose()
-    taken = {name: len(experiment.surrogates_of(setting, preset)) for name, preset in experiment.PRESETS.items()}
+    taken = {name: len(experiment.surrogates_of(setting, attack)) for name, attack in ATTACKS.items()}
     assert taken == {"fawkes_v03_high": 1, "fawkes_v1_low": 1, "fawkes_v1_mid": 2, "fawkes_v1_high": 2, "lowkey": 3}
     roles = {
         name: experiment.role(setting, "fawkes_v1_high", name) for name in (setting.undefended, *setting.surrogates)
@@ -153,31 +124,30 @@ def test_an_attack_takes_as_many_surrogates_as_the_original_does():
 
 def test_what_comes_with_the_book_is_taken_for_all_but_the_live_users(monkeypatch, data, networks, tmp_path):
     setting = replace(protocol.choose(), live_users=1)
-    attack_named(monkeypatch, "keep", keep)
-    inputs = experiment.shipped_inputs(setting, "keep", networks)
-    marked = torch.cat([data.pictures.pixels[data.gallery_of(user)] for user in data.users])
+    inputs = experiment.shipped_inputs(setting, Keep(), networks)
+    marked = data.to_publish(data.users).pixels
     marked[:, :, 5, 5] = 7
+    assert experiment.source(setting, Keep(), networks) == "computed here"
     shipped.ship("poison-keep", inputs, {"pixels": marked}, 60.0, marked, tmp_path)
     monkeypatch.setattr(experiment.shipped.find, "__defaults__", (tmp_path,))
-    posts = experiment.poison_users(setting, "keep", data, networks)
-    assert (posts.n_shipped, posts.source) == (1, "shipped")
-    live = data.pictures.identities[posts.index] == data.users[0]
+    posts = experiment.poison_users(setting, Keep(), data, networks)
+    assert experiment.source(setting, Keep(), networks) == "shipped"
+    live = posts.identities == data.users[0]
     assert not bool((posts.pixels[live][:, :, 5, 5] == 7).any())
     assert bool((posts.pixels[~live][:, :, 5, 5] == 7).all())
-    assert 29 < posts.seconds < 31
-    here = experiment.made_here(data, posts)
-    assert (here.users, here.n_shipped) == (data.users[:1], 0)
+    here = experiment.computed_subset(setting, Keep(), posts, networks)
+    assert here.people == data.users[:1]
     assert torch.equal(here.pixels, posts.pixels[live])
-    assert here.seconds_each == pytest.approx(posts.seconds_each)
-    assert experiment.shipped_gap(setting, data, {"keep": posts}, networks) == float("inf")
+    assert experiment.shipped_gap(setting, Keep(), data, posts, networks) == float("inf")
 
 
 def test_what_carries_over_is_one_without_a_change_and_less_with_one(monkeypatch, data, extractor, networks):
-    for name, attack in {"keep": keep, "blue": turn_blue}.items():
-        attack_named(monkeypatch, name, attack)
+    clean = data.to_publish(data.users).pixels
     kept, blue = (
-        experiment.carried_over(extractor, data.pictures.pixels[posts.index], posts.pixels)
-        for posts in (experiment.poison_users(protocol.choose(), name, data, networks) for name in ("keep", "blue"))
+        experiment.carried_over(
+            extractor, clean, experiment.poison_users(protocol.choose(), attack, data, networks).pixels
+        )
+        for attack in (Keep(), Blue())
     )
     assert torch.allclose(kept, torch.ones(len(kept)))
     assert (blue < 0.9).all()
@@ -192,8 +162,7 @@ def test_both_sides_of_the_split_know_who_is_on_them(data):
 
 
 def test_decisions_name_the_user_or_a_number(monkeypatch, data, extractor, networks):
-    attack_named(monkeypatch, "blue", turn_blue)
-    posts = experiment.poison_users(protocol.choose(), "blue", data, networks)
+    posts = experiment.poison_users(protocol.choose(), Blue(), data, networks)
     rows = experiment.decisions(data, posts, extractor, data.users[0])
     assert len(rows) == 1
     number, who, distance, own = rows[0]
@@ -202,21 +171,19 @@ def test_decisions_name_the_user_or_a_number(monkeypatch, data, extractor, netwo
 
 
 def test_rivals_are_the_probe_the_users_own_and_a_stranger(monkeypatch, data, extractor, networks):
-    attack_named(monkeypatch, "blue", turn_blue)
-    posts = experiment.poison_users(protocol.choose(), "blue", data, networks)
+    posts = experiment.poison_users(protocol.choose(), Blue(), data, networks)
     user = data.users[0]
     identities = data.pictures.identities
     probe, own, stranger = experiment.rivals(data, posts, extractor, user)
     assert torch.equal(probe, data.pictures.pixels[data.probes_of(user)][0])
-    assert any(torch.equal(own, picture) for picture in posts.of(user, identities))
+    assert any(torch.equal(own, picture) for picture in posts.of(user).pixels)
     others = data.gallery[identities[data.gallery] != user]
     assert any(torch.equal(stranger, picture) for picture in data.pictures.pixels[others])
 
 
 def test_every_answer_is_written_without_names(monkeypatch, data, extractor, networks, tmp_path):
     monkeypatch.setattr(experiment, "LIB", tmp_path / "lib")
-    attack_named(monkeypatch, "blue", turn_blue)
-    posts = experiment.poison_users(protocol.choose(), "blue", data, networks)
+    posts = experiment.poison_users(protocol.choose(), Blue(), data, networks)
     result = experiment.play(data, posts, extractor)
     answers = {("blue", "colour", "1-NN"): result, ("blue", "colour", "linear"): result}
     path = experiment.write_probes(protocol.choose(), data, answers)
@@ -242,9 +209,8 @@ def test_a_training_is_kept_and_another_one_differs(monkeypatch, data, networks)
     calls = []
     real = experiment.play_round
     monkeypatch.setattr(experiment, "play_round", lambda *given, **more: calls.append(1) or real(*given, **more))
-    attack_named(monkeypatch, "blue", turn_blue)
     setting = replace(protocol.choose(), n_retrained=1)
-    posts = experiment.poison_users(setting, "blue", data, networks)
+    posts = experiment.poison_users(setting, Blue(), data, networks)
     start = tiny_extractor(0, 16)
     first, again = (experiment.retrain(setting, data, posts, start, preset=preset) for _ in range(2))
     assert first.protection.rate.n == 1
@@ -255,10 +221,9 @@ def test_a_training_is_kept_and_another_one_differs(monkeypatch, data, networks)
 
 
 def test_rounds_that_come_with_the_book_are_taken_for_all_but_the_live_users(monkeypatch, data, networks, tmp_path):
-    attack_named(monkeypatch, "blue", turn_blue)
     monkeypatch.setattr(experiment.shipped.find, "__defaults__", (tmp_path,))
     setting, preset = replace(protocol.choose(), n_retrained=2, live_users=1), replace(experiment.END_TO_END, draws=64)
-    posts, trainer = experiment.poison_users(setting, "blue", data, networks), tiny_extractor(0, 16)
+    posts, trainer = experiment.poison_users(setting, Blue(), data, networks), tiny_extractor(0, 16)
     trained = []
     real = experiment.play_round
     monkeypatch.setattr(
@@ -266,7 +231,7 @@ def test_rounds_that_come_with_the_book_are_taken_for_all_but_the_live_users(mon
     )
     whole = experiment.retrain(setting, data, posts, trainer, preset=preset, attack="blue")
     assert len(trained) == 3  # nothing is shipped: the clean round and both users'
-    published = {user: posts.of(user, data.pictures.identities) for user in data.users}
+    published = {user: posts.of(user).pixels for user in data.users}
     inputs = experiment.rounds_inputs(setting, "blue", published, trainer, preset, 0)
     packed = experiment.rounds_packed(whole.rounds)
     marked = {name: -array if name.endswith("distance") else array for name, array in packed.items()}
@@ -289,9 +254,8 @@ def test_rounds_that_come_with_the_book_are_taken_for_all_but_the_live_users(mon
 
 
 def test_a_trainer_adds_poison_of_others_to_the_gallery_and_never_of_a_user(monkeypatch, data, networks):
-    attack_named(monkeypatch, "blue", turn_blue)
     setting, preset = replace(protocol.choose(), n_retrained=1), replace(experiment.END_TO_END, draws=64)
-    posts, galleries = experiment.poison_users(setting, "blue", data, networks), []
+    posts, galleries = experiment.poison_users(setting, Blue(), data, networks), []
     real = experiment.play_round
     monkeypatch.setattr(
         experiment, "play_round", lambda *given, **more: galleries.append(given[1:3]) or real(*given, **more)
@@ -308,14 +272,11 @@ def test_a_trainer_adds_poison_of_others_to_the_gallery_and_never_of_a_user(monk
 
 
 def test_poisons_come_faintest_first_and_none_before_them(data):
-    pixels = data.pictures.pixels[data.gallery]
-    faint, loud = pixels.clone(), 255 - pixels
+    clean = data.to_publish(data.users)
+    faint, loud = clean.pixels.clone(), 255 - clean.pixels
     faint[:, :, 0, 0] ^= 1
-    posts = {
-        name: experiment.Poisoned(data.gallery, changed, data.users, 1.0)
-        for name, changed in (("lowkey", loud), ("fawkes_v1_high", faint))
-    }
+    posts = {name: replace(clean, pixels=changed) for name, changed in (("lowkey", loud), ("fawkes_v1_high", faint))}
     found = experiment.faintest_first(data, posts)
-    assert list(found) == ["no poison", experiment.PRESETS["fawkes_v1_high"].name, experiment.PRESETS["lowkey"].name]
-    assert torch.equal(found["no poison"].pixels, pixels)
-    assert found[experiment.PRESETS["lowkey"].name] is posts["lowkey"]
+    assert list(found) == ["no poison", ATTACKS["fawkes_v1_high"].title, ATTACKS["lowkey"].title]
+    assert torch.equal(found["no poison"].pixels, clean.pixels)
+    assert found[ATTACKS["lowkey"].title] is posts["lowkey"]

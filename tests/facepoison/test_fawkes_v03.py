@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_extractor, tiny_pictures
 
+from facepoison.attacks import fawkes_v03 as v03
+from facepoison.attacks.fawkes_v03 import FAWKES_V03_HIGH, FAWKES_V03_LOW, FAWKES_V03_MID, cloak_towards, fawkes_v03
+from facepoison.attacks.similarity import change, dssim
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.pictures import Pictures, to_float
-from facepoison.poisons import fawkes_v03 as v03
-from facepoison.poisons.fawkes_v03 import FAWKES_V03_HIGH, FAWKES_V03_LOW, FAWKES_V03_MID, cloak_towards, fawkes_v03
-from facepoison.poisons.similarity import change, dssim
 
 QUICK = replace(FAWKES_V03_HIGH, steps=80)
 PEOPLE = 24
@@ -295,7 +295,7 @@ def test_presets_are_those_of_the_code():
     assert {(mode.extractors, mode.penalty, mode.furthest, mode.pull, mode.drop) for mode in modes} == {
         (1, 1e6, 20, 2, 0.8)
     }
-    assert [mode.name for mode in modes] == ["Fawkes v0.3 low", "Fawkes v0.3 mid", "Fawkes v0.3 high"]
+    assert [mode.title for mode in modes] == ["Fawkes v0.3 low", "Fawkes v0.3 mid", "Fawkes v0.3 high"]
 
 
 def test_bad_input_is_one_line(clean, surrogates, public):

@@ -3,11 +3,11 @@ import torch
 from tiny import tiny_pictures
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from facepoison.attacks.similarity import change
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.pictures import handling, to_float, to_uint8
 from facepoison.pictures.handling import HANDLINGS, handle, handle_at_random
-from facepoison.poisons.similarity import change
 
 
 @pytest.mark.parametrize("name", list(HANDLINGS))

@@ -19,6 +19,10 @@ from tiny import tiny_extractor, tiny_pictures
 
 import fingerprint
 from facepoison import adapt, baselines, detect, experiment, protocol, store
+from facepoison.attacks.eot import hardened
+from facepoison.attacks.lowkey import lowkey
+from facepoison.attacks.people import poison_shard
+from facepoison.attacks.presets import ATTACKS
 from facepoison.errors import InputError
 from facepoison.extractors import Preprocessing
 from facepoison.extractors.catalog import find_entry, of_weights_file
@@ -27,11 +31,10 @@ from facepoison.extractors.training import RECIPES, fit, training_pictures
 from facepoison.fine_tuning import EndToEnd
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import read_folder
-from facepoison.poisons.hardened import hardened
 from studies import detecting
 
 AROUND = {"fingerprint.py", "facepoison/store.py", "facepoison/adapt.py"}
-"""What runs around a result and hands on what it is given: keys, files, and the shards of many people's poison."""
+"""What runs around a result and hands on what it is given: keys and files."""
 QUICK = replace(detect.RESIDUAL, draws=32, batch=8)
 SHORT = EndToEnd(draws=8, batch=4)
 
@@ -45,15 +48,8 @@ def setting(**changes):
 
 
 def poison(attack, surrogate=None):
-    preset = replace(experiment.PRESETS[attack], steps=2)
-    networks = {"tiny": surrogate or tiny_extractor()}
-    experiment.poison(setting(), preset, tiny_pictures(2), networks, people())
-
-
-def poison_many(folder, attack="lowkey", public=None):
-    preset = replace(experiment.PRESETS[attack], steps=2)
-    pixels = tiny_pictures(4).view(2, 2, 3, 24, 24)
-    adapt.poison_people(pixels, preset, [tiny_extractor()], folder, 1, lambda line: None, public=public or people())
+    quick = replace(ATTACKS[attack], steps=2)
+    return poison_shard(quick, tiny_pictures(2), [surrogate or tiny_extractor()], seed=1, public=people())
 
 
 def read_photographs(folder):
@@ -72,8 +68,8 @@ def end_to_end(_):
     pictures = people()
     places = torch.arange(len(pictures))
     data = protocol.Data(pictures, places[places % 3 < 2], places[places % 3 == 2], (0,), {}, people())
-    index = data.gallery_of(0)
-    posts = experiment.Poisoned(index, 255 - pictures.pixels[index], (0,), 1.0)
+    posts = data.to_publish([0])
+    posts = replace(posts, pixels=255 - posts.pixels)
     experiment.retrain(setting(n_retrained=1), data, posts, tiny_extractor(), preset=SHORT)
 
 
@@ -94,9 +90,8 @@ def harden(folder, poisons=None, draws=8):
 
 
 RESULTS = {
-    **{attack: functools.partial(lambda attack, _: poison(attack), attack) for attack in experiment.PRESETS},
+    **{attack: functools.partial(lambda attack, _: poison(attack), attack) for attack in ATTACKS},
     "lowkey, hardened": lambda _: poison("lowkey", hardened(tiny_extractor(), 1)),
-    "lowkey of many": poison_many,
     "embeddings": lambda _: protocol.embeddings(tiny_extractor(), tiny_pictures(2)),
     "made": lambda _: protocol.made_people(setting(), "illustration", 1, 1, 32),
     "aligned": read_photographs,
@@ -214,7 +209,7 @@ def own_store(tmp_path, monkeypatch):
 
 
 def test_what_keeps_results_is_in_the_key_of_none():
-    modules = store.taking_part([experiment.load_extractor, experiment.lowkey], {})
+    modules = store.taking_part([experiment.load_extractor, lowkey], {})
     files = fingerprint.closure(modules, without=store.KEEPING)
     assert not {Path(module.__file__) for module in (fingerprint, store)} & files
     assert {Path(module.__file__) for module in (fingerprint, store)} <= fingerprint.closure(modules)
@@ -248,7 +243,7 @@ def test_an_edit_of_the_errors_words_keeps_every_poison(library):
     keys = []
     for text in (source, source.replace('"""', '"""In other words: ', 1)):
         path.write_text(text, encoding="utf-8")
-        keys.append(fingerprint.of_modules.__wrapped__("facepoison.poisons.lowkey", lib=library))
+        keys.append(fingerprint.of_modules.__wrapped__("facepoison.attacks.lowkey", lib=library))
     path.write_text(source, encoding="utf-8")
     assert keys[0] == keys[1]
 
@@ -263,10 +258,8 @@ def files_of(folder):
         (harden, [{"draws": 16}, {"poisons": {"a": people()}}]),
         (teach, [{"seed": 2}, {"poisons": {"a": tiny_pictures(5)}}, {"start": detect.Detector(True, "a", "b")}]),
         (train, [{"epochs": 2}, {"seed": 1}, {"rate": 2e-3}]),
-        (poison_many, [{"attack": "fawkes_v1_high"}]),
-        (lambda folder, **how: poison_many(folder, "fawkes_v03_high", **how), [{"public": people(3)}]),
     ],
-    ids=["robust training", "detector", "extractor", "poison of many", "public people"],
+    ids=["robust training", "detector", "extractor"],
 )
 def test_no_run_resumes_from_what_another_left(run, others, tmp_path):
     run(tmp_path)
@@ -282,12 +275,12 @@ def test_no_run_resumes_from_what_another_left(run, others, tmp_path):
 def test_a_surrogate_fed_otherwise_makes_another_poison():
     extractor = tiny_extractor()
     otherwise = protocol.with_contract(extractor, replace(extractor.contract, colour="BGR"))
-    preset = replace(experiment.PRESETS["lowkey"], steps=2)
-    asked = (setting(), preset, tiny_pictures(1))
-    made = [experiment.poison(*asked, {"tiny": each}, people()) for each in (extractor, otherwise)]
+    made = [poison("lowkey", each) for each in (extractor, otherwise)]
     assert all(each.computed_now for each in made)
     assert not torch.equal(made[0].arrays["pixels"], made[1].arrays["pixels"])
-    inputs = [experiment.shipped_inputs(setting(), "lowkey", {"tiny": each}) for each in (extractor, otherwise)]
+    inputs = [
+        experiment.shipped_inputs(setting(), ATTACKS["lowkey"], {"tiny": each}) for each in (extractor, otherwise)
+    ]
     assert store.describe(inputs[0]) != store.describe(inputs[1])
 
 

@@ -5,10 +5,8 @@ import pytest
 import torch
 from tiny import tiny_extractor
 
-from facepoison.errors import InputError
-from facepoison.extractors import normalise
-from facepoison.pictures import to_float, to_uint8
-from facepoison.poisons.lowkey import (
+from facepoison.attacks.base import input_gradient, squared_distance, start_noise
+from facepoison.attacks.lowkey import (
     LOWKEY,
     LOWKEY_LPIPS,
     PERCEPTUAL,
@@ -19,8 +17,10 @@ from facepoison.poisons.lowkey import (
     lowkey,
     mirrored,
 )
-from facepoison.poisons.similarity import change
-from facepoison.poisons.steps import input_gradient, squared_distance, start_noise
+from facepoison.attacks.similarity import change
+from facepoison.errors import InputError
+from facepoison.extractors import normalise
+from facepoison.pictures import to_float, to_uint8
 
 TINY = replace(LOWKEY, weight=100.0)  # tiny extractors are less easily moved than trained ones
 LIMIT = 255 * (LOWKEY.start + LOWKEY.steps * LOWKEY.step)

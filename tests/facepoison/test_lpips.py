@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny import tiny_extractor
 
+from facepoison.attacks import lpips
+from facepoison.attacks.lowkey import LOWKEY_LPIPS, lowkey
+from facepoison.attacks.similarity import change
 from facepoison.errors import InputError
-from facepoison.poisons import lpips
-from facepoison.poisons.lowkey import LOWKEY_LPIPS, lowkey
-from facepoison.poisons.similarity import change
 
 KERNELS = ((64, 3, 11), (192, 64, 5), (384, 192, 3), (256, 384, 3), (256, 256, 3))
 

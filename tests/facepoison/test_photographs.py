@@ -3,7 +3,7 @@ import torch
 
 from facepoison.pictures import Pictures
 from facepoison.protocol import Data, choose
-from studies.photographs import _first_pictures, first_of, roles
+from studies.photographs import _first_pictures, first_places, roles
 
 COUNTS = (5, 3, 4, 6, 3)
 
@@ -24,7 +24,7 @@ def test_everybody_is_taught_from_or_asked_about_and_nobody_both(pictures):
 
 
 def test_first_pictures_come_person_by_person_in_their_order(pictures):
-    places = first_of(pictures, (3, 0), 2)
+    places = first_places(pictures, (3, 0), 2)
     assert pictures.identities[places].tolist() == [3, 3, 0, 0]
     assert places[:2].tolist() == (pictures.identities == 3).nonzero().flatten()[:2].tolist()
 
@@ -35,5 +35,5 @@ def test_the_smaller_data_set_keeps_numbers_of_people_and_splits_what_is_left(pi
     assert some.pictures.identities.tolist() == [who for who in range(5) for _ in range(3)]
     assert sorted(torch.cat([some.gallery, some.probes]).tolist()) == list(range(15))
     assert [len(some.gallery_of(who)) for who in range(5)] == [2] * 5
-    kept = set(first_of(pictures, (4,), 3).tolist())
+    kept = set(first_places(pictures, (4,), 3).tolist())
     assert {int(level) for level in some.pictures.of(4).pixels[:, 0, 0, 0]} == kept

@@ -8,15 +8,15 @@ import torch
 from tiny import tiny_extractor, tiny_pictures
 from torch import nn
 
+from facepoison.attacks import fawkes_v1, fawkes_v03, lowkey
+from facepoison.attacks.eot import hardened
+from facepoison.attacks.similarity import change
 from facepoison.device import generator
 from facepoison.extractors import Drawing, Extractor, Preprocessing, embed
 from facepoison.extractors.architectures import ARCHITECTURES
 from facepoison.extractors.formats import facenet, nested_iresnet
 from facepoison.extractors.prepared import Affine, prepared
 from facepoison.pictures import Pictures
-from facepoison.poisons import fawkes, fawkes_v03, lowkey
-from facepoison.poisons.hardened import hardened
-from facepoison.poisons.similarity import change
 from facepoison.store import of_weights
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -167,7 +167,7 @@ def test_what_draws_at_random_draws_the_same():
 
 ATTACKS = {
     "LowKey": lambda pixels, on: lowkey.lowkey(pixels, on, replace(lowkey.LOWKEY, weight=50.0), seed=1),
-    "Fawkes v1.0": lambda pixels, on: fawkes.fawkes_v1(pixels, on, replace(fawkes.FAWKES_V1_HIGH, steps=40), seed=1),
+    "Fawkes v1.0": lambda pixels, on: fawkes_v1.fawkes_v1(pixels, on, replace(fawkes_v1.FAWKES_V1_HIGH, steps=40), seed=1),
     "Fawkes v0.3": lambda pixels, on: fawkes_v03.fawkes_v03(
         pixels,
         on,
@@ -184,7 +184,7 @@ def test_poison_on_prepared_surrogates_is_alike(attack, monkeypatch):
     pixels, surrogates, unseen = tiny_pictures(6), [small(0), small(1)], small(2)
     made = ATTACKS[attack](pixels, surrogates)
     with monkeypatch.context() as patch:
-        for module in (lowkey, fawkes, fawkes_v03):
+        for module in (lowkey, fawkes_v1, fawkes_v03):
             patch.setattr(module, "prepared", lambda given: given)
         given = ATTACKS[attack](pixels, surrogates)
     assert float(change(pixels, made).dssim.mean()) == pytest.approx(

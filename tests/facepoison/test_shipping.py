@@ -1,8 +1,6 @@
-from functools import partial
-
 import pytest
 import torch
-from tiny import tiny_extractor
+from tiny import Invert, tiny_extractor
 
 from facepoison import adapt, experiment, protocol, shipped, shipping
 from facepoison.errors import InputError
@@ -29,8 +27,7 @@ def made(monkeypatch, tmp_path):
     monkeypatch.setattr(
         shipping, "load_extractors", lambda setting: dict.fromkeys((setting.undefended, *setting.surrogates), extractor)
     )
-    monkeypatch.setattr(experiment, "maker", lambda *rest: partial(lambda pixels: pixels.flip(-1)))
-    monkeypatch.setattr(experiment, "decided_by", lambda attack: {"by": [shipping.ship]})
+    monkeypatch.setattr(shipping, "find_attack", lambda name: Invert(name=name))
     folder = tmp_path / "shipped"
     monkeypatch.setattr(shipped.ship, "__defaults__", (folder,))
     monkeypatch.setattr(shipped.find, "__defaults__", (folder,))
@@ -43,18 +40,18 @@ def test_all_that_the_protocol_names_is_made_with_a_card(made):
     shipping.ship(setting, lines.append)
     networks = shipping.load_extractors(setting)
     first = ASKED["poisons"][0]
-    assert lines[:2] == [f"poisons, {first}: 1 of 2", f"poisons, {first}: 2 of 2"]
+    assert lines[:2] == [f"poisons, {first}: 6 of 6", f"poisons, {ASKED['poisons'][1]}: 6 of 6"]
     for attack in ASKED["poisons"]:
-        posts = shipping.shipped_posts(setting, attack, data, networks)
-        assert torch.equal(posts.pixels, data.pictures.pixels[posts.index].flip(-1))
-    published = {user: posts.of(user, data.pictures.identities) for user in data.users}
+        posts = shipping.shipped_posts(setting, Invert(name=attack), data, networks)
+        assert torch.equal(posts.pixels, 255 - data.to_publish(data.users).pixels)
+    published = {user: posts.of(user).pixels for user in data.users}
     given = ("lowkey", published, networks[setting.undefended], shipping.END_TO_END, setting.n_trainings - 1)
     kept = shipped.find(f"rounds-lowkey-{setting.n_trainings - 1}", experiment.rounds_inputs(setting, *given))
     assert set(kept.arrays) == {f"{who}-{what}" for who in ("clean", 0, 3) for what in ("distance", "gallery")}
     trainer = protocol.trainers_own(setting)
     for where in (setting, trainer):
-        assert (folder / f"{adapt.public_file(where, 'lowkey')}.safetensors").is_file()
-    assert adapt.public_file(setting, "lowkey") != adapt.public_file(trainer, "lowkey")
+        assert (folder / f"{adapt.public_file(where, Invert(name='lowkey'))}.safetensors").is_file()
+    assert adapt.public_file(setting, Invert()) != adapt.public_file(trainer, Invert())
 
 
 def test_one_kind_of_one_attack_is_made_alone(made):

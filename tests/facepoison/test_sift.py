@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.experiment import Poisoned, play
+from facepoison.experiment import play
 from facepoison.extractors import Extractor, Preprocessing
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import split
@@ -59,23 +61,23 @@ def data():
 @pytest.fixture
 def posts(data):
     """Users turn their upper halves into the opposite colour."""
-    index = torch.cat([data.gallery_of(user) for user in data.users])
-    pixels = data.pictures.pixels[index].clone()
+    clean = data.to_publish(data.users)
+    pixels = clean.pixels.clone()
     pixels[:, :, :8] = 255 - pixels[:, :, :8]
-    return Poisoned(index, pixels, data.users, 1.0)
+    return replace(clean, pixels=pixels)
 
 
 def none(data, posts):
-    return torch.zeros(len(data.pictures), dtype=torch.bool), torch.zeros(len(posts.index), dtype=torch.bool)
+    return torch.zeros(len(data.pictures), dtype=torch.bool), torch.zeros(len(posts), dtype=torch.bool)
 
 
-def of(data, posts, user):
-    return data.pictures.identities[posts.index] == user
+def of(posts, user):
+    return posts.identities == user
 
 
 @pytest.mark.parametrize("poisons", [True, False])
 def test_where_nothing_is_flagged_it_is_the_plain_game(data, posts, accurate, robust, poisons):
-    published = posts if poisons else Poisoned(posts.index, data.pictures.pixels[posts.index], data.users, 1.0)
+    published = posts if poisons else data.to_publish(data.users)
     plain = play(data, published, accurate)
     assert 0 < plain.clean.by_user.mean() < 0.7  # people are told apart, and not always
     for second in (None, robust):
@@ -106,12 +108,11 @@ def test_pictures_set_aside_for_the_same_extractor_change_nothing(data, posts, a
 
 
 def test_who_loses_all_pictures_is_never_recognised(data, accurate):
-    index = torch.cat([data.gallery_of(user) for user in data.users])
-    honest = Poisoned(index, data.pictures.pixels[index], data.users, 1.0)
+    honest = data.to_publish(data.users)
     plain = play(data, honest, accurate)
     for place, user in enumerate(data.users):
         flagged, flagged_posts = none(data, honest)
-        sifted = sift(data, honest, flagged, flagged_posts | of(data, honest, user), accurate)
+        sifted = sift(data, honest, flagged, flagged_posts | of(honest, user), accurate)
         expected = plain.poisoned.by_user.clone()
         expected[place] = 1
         assert plain.poisoned.by_user[place] < 1
@@ -122,10 +123,10 @@ def test_who_loses_all_pictures_is_never_recognised(data, accurate):
 def test_what_other_users_publish_is_not_met_in_a_round(data, posts, accurate):
     first, second = data.users[:2]
     pixels = posts.pixels.clone()
-    pixels[of(data, posts, second)] = data.pictures.pixels[data.gallery_of(first)]  # would give the first user away
-    others = Poisoned(posts.index, pixels, posts.users, 1.0)
+    pixels[of(posts, second)] = data.pictures.pixels[data.gallery_of(first)]  # would give the first user away
+    others = replace(posts, pixels=pixels)
     flagged, flagged_posts = none(data, posts)
-    for flags in (flagged_posts, of(data, posts, first)):
+    for flags in (flagged_posts, of(posts, first)):
         sifted = sift(data, others, flagged, flags, accurate)
         assert sifted.poisoned.by_user[0] == play(data, others, accurate).poisoned.by_user[0] == 1
 
@@ -138,7 +139,7 @@ def test_an_extractor_that_sees_through_recognises_what_is_set_aside(data, posts
     assert aside.rate.value < 0.6
     assert torch.equal(aside.clean.wrong, play(data, posts, accurate).clean.wrong)
     first = data.users[0]
-    alone = sift(data, posts, flagged, of(data, posts, first), accurate, robust)
+    alone = sift(data, posts, flagged, of(posts, first), accurate, robust)
     assert alone.poisoned.by_user[0] == aside.poisoned.by_user[0] < 1
     assert (alone.poisoned.by_user[1:] == 1).all()
 
@@ -146,11 +147,11 @@ def test_an_extractor_that_sees_through_recognises_what_is_set_aside(data, posts
 def test_one_leaked_clean_picture_that_passes_is_enough_to_be_found(data, posts, accurate):
     flagged, flagged_posts = none(data, posts)
     pixels = posts.pixels.clone()
-    leaked = [int(of(data, posts, user).nonzero()[0]) for user in data.users]
-    pixels[leaked] = data.pictures.pixels[posts.index[leaked]]
+    leaked = [int(of(posts, user).nonzero()[0]) for user in data.users]
+    pixels[leaked] = data.to_publish(data.users).pixels[leaked]
     flagged_posts[:] = True
     flagged_posts[leaked] = False
-    one = Poisoned(posts.index, pixels, posts.users, 1.0)
+    one = replace(posts, pixels=pixels)
     assert sift(data, one, flagged, flagged_posts, accurate).rate.value < 1
 
 

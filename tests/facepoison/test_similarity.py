@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from facepoison.attacks.similarity import band, blurred, change, dssim, gaussian, psnr, ssim
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.poisons.similarity import band, blurred, change, dssim, gaussian, psnr, ssim
 
 
 def pictures(n, size, seed=0, dtype=torch.float32):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from facepoison import store
+from facepoison.attacks.lowkey import lowkey
 from facepoison.errors import InputError
-from facepoison.poisons.lowkey import lowkey
 
 
 @pytest.fixture(autouse=True)

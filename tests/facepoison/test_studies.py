@@ -57,7 +57,7 @@ def test_costs_are_counted_over_the_people_of_all_galleries(small):
     assert difference(usual, usual).value == 0
     assert difference(other, usual).n == 8
     posts = costs.unpoisoned(small[0])
-    assert torch.equal(posts.pixels, small[0].pictures.pixels[posts.index])
+    assert torch.equal(posts.pixels, small[0].to_publish(small[0].users).pixels)
 
 
 def test_what_answers_to_poison_cost_is_decided_beforehand():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,6 @@ import torch
 from facepoison import wait
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.experiment import Poisoned
 from facepoison.pictures import Pictures
 from facepoison.protection import Answers, Protection, Rate, named
 from facepoison.protocol import Data
@@ -22,33 +23,31 @@ def data():
 
 @pytest.fixture
 def posts(data):
-    index = torch.cat([data.gallery_of(user) for user in data.users])
-    pixels = torch.full((len(index), 3, 8, 8), 7, dtype=torch.uint8)
-    return Poisoned(index, pixels, data.users, 1.0)
+    clean = data.to_publish(data.users)
+    return replace(clean, pixels=torch.full_like(clean.pixels, 7))
 
 
-def per_user(data, posts, value):
-    owner = data.pictures.identities[posts.index]
+def per_user(posts, value):
     same = (posts.pixels == value).flatten(1).all(1)
-    return [int(same[owner == user].sum()) for user in posts.users]
+    return [int(same[posts.identities == user].sum()) for user in posts.people]
 
 
 def test_switching_changes_the_share_of_every_users_pictures_and_grows(data, posts):
-    new = Poisoned(posts.index, posts.pixels + 2, posts.users, 1.0)
-    before = torch.zeros(len(posts.index), dtype=torch.bool)
+    new = replace(posts, pixels=posts.pixels + 2)
+    before = torch.zeros(len(posts), dtype=torch.bool)
     for share in (0.0, 0.25, 0.5, 1.0):
-        mixed = wait.switched(data, posts, new, share, seed=1)
-        assert per_user(data, mixed, 9) == [round(8 * share)] * 2
+        mixed = wait.switched(posts, new, share, seed=1)
+        assert per_user(mixed, 9) == [round(8 * share)] * 2
         now = (mixed.pixels == 9).flatten(1).all(1)
         assert bool((now | ~before).all())  # who has switched stays switched
         before = now
     with pytest.raises(InputError, match=r"share 1\.5"):
-        wait.switched(data, posts, new, 1.5, seed=1)
+        wait.switched(posts, new, 1.5, seed=1)
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 20])
 def test_leaks_are_clean_pictures_of_every_user(data, posts, n):
-    assert per_user(data, wait.leaked(data, posts, n, seed=1), 0) == [min(n, 8)] * 2
+    assert per_user(wait.leaked(data, posts, n, seed=1), 0) == [min(n, 8)] * 2
 
 
 def test_half_a_factorial_is_balanced_and_no_two_factors_go_together():
@@ -96,11 +95,10 @@ def test_effects_are_differences_of_means_with_honest_intervals():
 
 def test_some_users_among_some_people_keep_their_pictures_and_the_rest_goes(data, posts):
     few, ours = wait.among(data, posts, (0, 1), (0,))
-    assert few.users == ours.users == (0,)
+    assert few.users == ours.people == (0,)
     assert data.pictures.identities[few.gallery].unique().tolist() == [0, 1]
     assert data.pictures.identities[few.probes].unique().tolist() == [0, 1]
-    assert torch.equal(ours.index, data.gallery_of(0))
-    assert len(ours.pixels) == 8
+    assert ours.identities.tolist() == [0] * 8
     with pytest.raises(InputError, match=r"users \[2\] are not among the people"):
         wait.among(data, posts, (0, 1), (0, 2))
 

@@ -1,5 +1,8 @@
 """Tiny random extractors and pictures, so that attacks run in a blink."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -34,3 +37,27 @@ def tiny_pictures(n=3, size=24, seed=0):
     smooth = nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=True)
     texture = 0.1 * torch.randn(n, 3, size, size, generator=stream)
     return ((smooth * 1.2 - 0.1 + texture).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """An attack that changes nothing."""
+
+    name: str = "keep"
+    title: str = "Keep"
+    extractors: int = 3
+    targeted: ClassVar[bool] = False
+
+    def __call__(self, pixels, surrogates, *, seed, public=None):
+        return pixels.clone()
+
+
+@dataclass(frozen=True)
+class Invert(Keep):
+    """An attack that gives negatives."""
+
+    name: str = "invert"
+    title: str = "Invert"
+
+    def __call__(self, pixels, surrogates, *, seed, public=None):
+        return 255 - pixels

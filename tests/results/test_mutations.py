@@ -13,21 +13,18 @@ ROOT = Path(__file__).parents[2]
 
 CLEAN = """
 from facepoison import experiment, store
+from facepoison.attacks import people
 
 def nearly(pixels):  # a level of one value, so that nothing divides by zero
     pixels = pixels.clone()
     pixels[:, 0, 0, 0] ^= 1
     return pixels
 
-def poison(setting, preset, pixels, networks, public):
+def poison_shard(attack, pixels, *given, **how):
     return store.Kept({"pixels": nearly(pixels)}, 1.0, True)
 
-def poison_users(setting, attack, data, networks, progress=None):
-    import torch
-    index = torch.cat([data.gallery_of(user) for user in data.users])
-    return experiment.Poisoned(index, nearly(data.pictures.pixels[index]), data.users, 1.0)
-
-experiment.poison, experiment.poison_users = poison, poison_users
+people.poison_shard = poison_shard
+experiment.find_shipped = lambda *given: None
 """
 
 SHUFFLED = """

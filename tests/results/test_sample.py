@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from facepoison import adapt, detect, experiment, protocol, shipped, shipping, tables
+from facepoison.attacks.presets import ATTACKS
+from facepoison.attacks.similarity import change
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import END_TO_END, play_round
-from facepoison.poisons.similarity import change
 from studies.common import crowd_setting
 
 SETTING = protocol.choose(**protocol.read_protocol()["registered"])
@@ -42,12 +43,13 @@ def assert_alike(name, clean, here, there, network):
 @pytest.mark.parametrize("attack", TOLERANCE["poisons"])
 def test_todays_users_poisons_are_as_shipped(attack, data, networks, tmp_path, monkeypatch):
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
+    attack = ATTACKS[attack]
     posts = shipping.shipped_posts(SETTING, attack, data, networks)
     live = SETTING.live_users
     user = data.users[live + today(len(data.users) - live)]
-    clean, there = data.pictures.pixels[data.gallery_of(user)], posts.of(user, data.pictures.identities)
-    here = experiment.poison(SETTING, experiment.PRESETS[attack], clean, networks, data.public).arrays["pixels"]
-    assert_alike(f"{attack}, user {user}", clean, here, there, networks[SETTING.undefended])
+    clean, there = data.to_publish([user]), posts.of(user).pixels
+    here = experiment.live_and_shipped(SETTING, attack, clean, networks, data.public, None).pixels
+    assert_alike(f"{attack.title}, user {user}", clean.pixels, here, there, networks[SETTING.undefended])
 
 
 @pytest.mark.parametrize(
@@ -58,16 +60,17 @@ def test_todays_users_poisons_are_as_shipped(attack, data, networks, tmp_path, m
 @pytest.mark.parametrize("attack", TOLERANCE["public"])
 def test_todays_public_persons_poison_is_as_shipped(attack, asked, setting, data, networks, tmp_path, monkeypatch):
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
-    known, live = protocol.load_extractors(setting), protocol.read_protocol()[asked]
+    attack, known, live = ATTACKS[attack], protocol.load_extractors(setting), protocol.read_protocol()[asked]
     size = live["people"], live["pictures"]
     assert shipped.find(adapt.public_file(setting, attack), adapt.public_inputs(setting, attack, known, *size)), (
         "nothing is shipped for the protocol as it stands: run make shipped"
     )
     who = SETTING.live_users + today(live["people"] - SETTING.live_users)
     clean, poisoned = adapt.poison_public(setting, attack, data, known, *size)
-    own = clean.of(who).pixels
-    here = experiment.poison(setting, experiment.PRESETS[attack], own, known, data.public).arrays["pixels"]
-    assert_alike(f"{attack}, person {who}", own, here, poisoned.of(who).pixels, networks[SETTING.undefended])
+    own = clean.of(who)
+    here = experiment.live_and_shipped(setting, attack, own, known, data.public, None).pixels
+    there = poisoned.of(who).pixels
+    assert_alike(f"{attack.title}, person {who}", own.pixels, here, there, networks[SETTING.undefended])
 
 
 def test_todays_end_to_end_round_is_as_shipped(data, networks, tmp_path, monkeypatch):
@@ -78,8 +81,8 @@ def test_todays_end_to_end_round_is_as_shipped(data, networks, tmp_path, monkeyp
     users = data.users[: SETTING.n_retrained]
     rounds = [(*file, user) for file in files for user in (None, *users)]
     attack, training, who = rounds[today(len(rounds))]
-    posts, trainer = shipping.shipped_posts(SETTING, attack, data, networks), networks[SETTING.undefended]
-    published = {user: posts.of(user, data.pictures.identities) for user in users}
+    posts, trainer = shipping.shipped_posts(SETTING, ATTACKS[attack], data, networks), networks[SETTING.undefended]
+    published = {user: posts.of(user).pixels for user in users}
     inputs = experiment.rounds_inputs(SETTING, attack, published, trainer, END_TO_END, training)
     kept = shipped.find(experiment.rounds_file(attack, training), inputs)
     assert kept, f"{attack}, training {training}: nothing is shipped for the protocol as it stands: run make shipped"
@@ -107,13 +110,12 @@ def test_todays_users_of_the_crowd_are_protected_as_the_table_says(attack, netwo
     trained = tables.whole(shipped.read_table("adaptive").rows, protocol.read_protocol()["adapting"])
     own = [row for row in trained if row["attack"] == attack and row["arm"] != "none"]
     rows += [row | {"extractor": f"robust_{row['arm']}"} for row in own]
-    surrogates = [networks[name] for name in experiment.surrogates_of(setting, experiment.PRESETS[attack])]
-    make = experiment.maker(experiment.PRESETS[attack], surrogates, crowd.public, setting.seed)
     n = len(crowd.users)
     tipped = asked = 0
     for place in [(today(n) + n * third // 3) % n for third in range(3)]:
-        user, gallery = crowd.users[place], crowd.gallery_of(crowd.users[place])
-        posts = experiment.Poisoned(gallery, make(crowd.pictures.pixels[gallery]), (user,), 0.0)
+        user = crowd.users[place]
+        own = crowd.to_publish([user])
+        posts = experiment.live_and_shipped(setting, ATTACKS[attack], own, networks, crowd.public, None)
         probes = len(crowd.probes_of(user))
         here = [experiment.play(crowd, posts, load_extractor(row["extractor"])).rate.value for row in rows]
         gaps = [abs(rate - row["by_user"][place]) * probes for rate, row in zip(here, rows, strict=True)]
@@ -130,10 +132,9 @@ def test_todays_users_poison_is_found_as_the_table_says(attack, networks):
     place = today(asked["users"])
     how = {"detector": detect.NETWORK.name, "attack": attack, "handling": "as taken", "allowed": min(asked["allowed"])}
     row = tables.only(shipped.read_table("detecting").rows, **how)
-    clean = crowd.pictures.of(crowd.users[place]).pixels
-    surrogates = [networks[name] for name in experiment.surrogates_of(setting, experiment.PRESETS[attack])]
-    posted = experiment.maker(experiment.PRESETS[attack], surrogates, crowd.public, setting.seed)(clean)
-    scores = detect.scores(detect.load_detector("network"), posted)
+    clean = crowd.pictures.of(crowd.users[place])
+    posts = experiment.live_and_shipped(setting, ATTACKS[attack], clean, networks, crowd.public, None)
+    scores = detect.scores(detect.load_detector("network"), posts.pixels)
     here, there = int((scores > row["threshold"]).sum()), row["by_user"][place] * len(clean)
     print(f"\n{attack}, user {place}: {here} of {len(clean)} found here, {there:.0f} as shipped")
     assert abs(here - there) < 2.5  # a picture near the threshold may tip over on another machine

@@ -42,6 +42,11 @@ class Pictures:
         """Height and width of the (square) pictures in pixels."""
         return int(self.pixels.shape[-1])
 
+    @property
+    def people(self) -> tuple[int, ...]:
+        """Who is on them, in the order of first appearance."""
+        return tuple(dict.fromkeys(self.identities.tolist()))
+
     def take(self, index: Tensor) -> Pictures:
         """The pictures at some places (int64 indices or a bool mask); identities keep their numbers."""
         return Pictures(self.pixels[index], self.identities[index], self.names)

@@ -1,22 +1,60 @@
-"""The pieces that the attacks share: checks, start noise, tanh space, sign steps, projection, batches, features."""
+"""What attacks share: what an attack is, checks, start noise, tanh space, sign steps, projection, batches, features."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from facepoison.attacks.similarity import WINDOW
 from facepoison.device import batches, generator
 from facepoison.errors import InputError
 from facepoison.extractors import Drawing, Extractor, normalise
-from facepoison.pictures import to_float, to_uint8
-from facepoison.poisons.similarity import WINDOW
+from facepoison.pictures import Pictures, to_float, to_uint8
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the number of pictures done and of all."""
+
+
+class Attack(Protocol):
+    """An attack is a value: a frozen dataclass of all its constants that is called on the pictures of one user.
+
+    Its fields and its code are its key in the store; another budget is ``dataclasses.replace`` away.
+
+    Attributes:
+        targeted: Whether it aims at somebody else's features, so that it needs ``public`` pictures and all of a
+            user's own at once.
+    """
+
+    targeted: ClassVar[bool]
+
+    @property
+    def name(self) -> str:
+        """What files and tables of results call it."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+
+    @property
+    def extractors(self) -> int:
+        """How many surrogates the original uses."""
+
+    def __call__(
+        self,
+        pixels: Tensor,
+        surrogates: Sequence[Extractor],
+        *,
+        seed: int,
+        public: Pictures | None = None,
+        batch: int | None = None,
+    ) -> Tensor:
+        """Poisoned pictures for one user's, both uint8 (N, 3, H, W)."""
+
 
 TANH_SCALE = 2 - 1e-6  # keeps black and white a finite way off in tanh space, as Fawkes has it
 
@@ -134,7 +172,7 @@ def channels_last(pictures: Tensor) -> Tensor:
     return pictures.contiguous(memory_format=torch.channels_last)
 
 
-def embeddings(surrogate: Extractor, pictures: Tensor) -> Tensor:
+def raw_embeddings(surrogate: Extractor, pictures: Tensor) -> Tensor:
     """Embeddings (B, D), not normalised, of float pictures (B, 3, H, W); lay them out once for several."""
     result: Tensor = surrogate(channels_last(pictures))
     return result
@@ -145,7 +183,12 @@ def squared_distance(embeddings: Tensor, reference: Tensor) -> Tensor:
     return (normalise(embeddings) - reference).square().sum(dim=1)
 
 
-def poison(
+def usual_batch(device: torch.device, on_cpu: int) -> int:
+    """How many pictures at a time suit a device: what stays in a CPU's cache, or what keeps a GPU busy."""
+    return on_cpu if device.type == "cpu" else 256
+
+
+def in_batches(
     attack: Callable[[Tensor], Tensor], pixels: Tensor, device: torch.device, batch: int, progress: Progress | None
 ) -> Tensor:
     """Run an attack batch by batch and round its float pictures to what is published.

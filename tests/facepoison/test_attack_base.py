@@ -5,19 +5,19 @@ import torch
 from tiny import tiny_extractor, tiny_pictures
 from torch import nn
 
+from facepoison.attacks import base
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing
 from facepoison.pictures import to_float
-from facepoison.poisons import steps
 
 
 def test_tanh_space_and_back_is_the_same_picture():
     levels = torch.arange(256) / 255
-    points = steps.to_tanh(levels)
+    points = base.to_tanh(levels)
     assert points.isfinite().all()
     assert points[128].item() == pytest.approx(math.atanh((128 / 255 - 0.5) * (2 - 1e-6)), abs=1e-6)
-    torch.testing.assert_close(steps.from_tanh(points), levels, atol=1e-6, rtol=0)
-    far = steps.from_tanh(torch.tensor([-1e3, 1e3]))
+    torch.testing.assert_close(base.from_tanh(points), levels, atol=1e-6, rtol=0)
+    far = base.from_tanh(torch.tensor([-1e3, 1e3]))
     assert far.min() >= -1e-6
     assert far.max() <= 1 + 1e-6
 
@@ -25,39 +25,39 @@ def test_tanh_space_and_back_is_the_same_picture():
 def test_projection_cuts_to_the_radius_and_stops_gradients_there():
     clean = torch.tensor([0.2, 0.5, 0.9])
     moved = torch.tensor([0.25, 0.9, 0.1], requires_grad=True)
-    projected = steps.project(moved, clean, 0.1)
+    projected = base.project(moved, clean, 0.1)
     torch.testing.assert_close(projected, torch.tensor([0.25, 0.6, 0.8]))
     projected.sum().backward()
     assert moved.grad.tolist() == [1, 0, 0]
 
 
 def test_sign_step_has_one_size():
-    stepped = steps.sign_step(torch.zeros(3), torch.tensor([-1e-9, 0.0, 1e9]), 0.25)
+    stepped = base.sign_step(torch.zeros(3), torch.tensor([-1e-9, 0.0, 1e9]), 0.25)
     assert stepped.tolist() == [-0.25, 0, 0.25]
 
 
 def test_start_noise_belongs_to_the_picture():
     pixels = tiny_pictures(4)
-    noise = steps.start_noise(pixels, 0.01, 7, "test")
+    noise = base.start_noise(pixels, 0.01, 7, "test")
     assert noise.abs().max() <= 0.01
     assert noise.abs().mean().item() == pytest.approx(0.005, rel=0.05)
     assert noise.mean().abs() < 0.0005
-    assert torch.equal(noise[[2]], steps.start_noise(pixels[[2]], 0.01, 7, "test"))
-    assert not torch.equal(noise, steps.start_noise(pixels, 0.01, 8, "test"))
-    assert not torch.equal(noise, steps.start_noise(pixels, 0.01, 7, "other"))
+    assert torch.equal(noise[[2]], base.start_noise(pixels[[2]], 0.01, 7, "test"))
+    assert not torch.equal(noise, base.start_noise(pixels, 0.01, 8, "test"))
+    assert not torch.equal(noise, base.start_noise(pixels, 0.01, 7, "other"))
     assert not torch.equal(noise[0], noise[1])
 
 
 def test_poison_rounds_reports_and_keeps_order():
     pixels, seen = tiny_pictures(5), []
-    half = steps.poison(
+    half = base.in_batches(
         lambda some: to_float(some) / 2, pixels, torch.device("cpu"), 2, lambda *done: seen.append(done)
     )
     assert seen == [(2, 5), (4, 5), (5, 5)]
     assert half.dtype == torch.uint8
     assert (half.int() - pixels / 2).abs().max() <= 0.5 + 1e-4
     with pytest.raises(InputError, match="batch"):
-        steps.poison(to_float, pixels, torch.device("cpu"), 0, None)
+        base.in_batches(to_float, pixels, torch.device("cpu"), 0, None)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_poison_rounds_reports_and_keeps_order():
 )
 def test_pictures_that_cannot_be_used_are_refused(pixels, message):
     with pytest.raises(InputError, match=message) as caught:
-        steps.check_pixels(pixels)
+        base.check_pixels(pixels)
     assert "\n" not in str(caught.value)
 
 
 def test_pictures_that_lost_their_range_are_warned_about():
     with pytest.warns(UserWarning, match="cast to uint8"):
-        steps.check_pixels(to_float(tiny_pictures()).to(torch.uint8))
+        base.check_pixels(to_float(tiny_pictures()).to(torch.uint8))
 
 
 class Detached(nn.Module):
@@ -103,25 +103,25 @@ class Broken(nn.Module):
 def test_surrogates_without_a_gradient_are_refused(network, message):
     surrogate = Extractor(network, Preprocessing(24), name="bad", sha256="")
     with pytest.raises(InputError, match=f"surrogate 'bad'.*{message}"):
-        steps.check_surrogates([tiny_extractor(), surrogate], tiny_pictures(1))
+        base.check_surrogates([tiny_extractor(), surrogate], tiny_pictures(1))
 
 
 def test_surrogates_in_training_mode_or_missing_are_refused():
     training = tiny_extractor()
     training.train()
     with pytest.raises(InputError, match="training mode"):
-        steps.check_surrogates([training], tiny_pictures(1))
+        base.check_surrogates([training], tiny_pictures(1))
     with pytest.raises(InputError, match="none given"):
-        steps.check_surrogates([], tiny_pictures(1))
+        base.check_surrogates([], tiny_pictures(1))
 
 
 @pytest.mark.parametrize("level", [0, 127, 255])
 def test_flat_pictures_are_no_reason_to_refuse(level):
-    steps.check_surrogates([tiny_extractor()], torch.full((1, 3, 24, 24), level, dtype=torch.uint8))
+    base.check_surrogates([tiny_extractor()], torch.full((1, 3, 24, 24), level, dtype=torch.uint8))
 
 
 def test_a_gradient_that_is_not_finite_names_its_picture():
     pictures = torch.rand(3, 3, 4, 4, requires_grad=True)
     factor = torch.tensor([1.0, torch.nan, 1.0])
     with pytest.raises(InputError, match="picture 1 of its batch"):
-        steps.input_gradient(pictures.flatten(1).sum(1) * factor, pictures)
+        base.input_gradient(pictures.flatten(1).sum(1) * factor, pictures)

@@ -5,27 +5,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from facepoison.attacks.base import (
+    Progress,
+    channels_last,
+    check_pixels,
+    check_surrogates,
+    from_tanh,
+    in_batches,
+    input_gradient,
+    raw_embeddings,
+    to_tanh,
+    usual_batch,
+)
+from facepoison.attacks.similarity import dssim_to
 from facepoison.device import batches, generator
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.extractors.prepared import prepared
 from facepoison.pictures import Pictures, to_float
-from facepoison.poisons.similarity import dssim_to
-from facepoison.poisons.steps import (
-    Progress,
-    channels_last,
-    check_pixels,
-    check_surrogates,
-    embeddings,
-    from_tanh,
-    input_gradient,
-    poison,
-    to_tanh,
-)
+
+BATCH = 16  # pictures at a time on a CPU
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class FawkesV03:
     """A mode of Fawkes v0.3, as its authors' code sets it (Shan et al., USENIX Security 2020, arXiv 2002.08327).
 
     Attributes:
-        name: What results are shown under.
+        name: What files and tables of results call it.
+        title: What people call it.
         threshold: Budget of structural dissimilarity, (1 - SSIM) / 2.
         steps: Iterations.
         rate: Learning rate of Adadelta in the first third of the steps.
@@ -45,6 +50,7 @@ class FawkesV03:
     """
 
     name: str
+    title: str
     threshold: float
     steps: int
     rate: float
@@ -53,18 +59,39 @@ class FawkesV03:
     furthest: int = 20
     pull: float = 2.0
     drop: float = 0.8
+    targeted: ClassVar[bool] = True
+
+    def __call__(
+        self,
+        pixels: Tensor,
+        surrogates: Sequence[Extractor],
+        *,
+        seed: int,
+        public: Pictures | None = None,
+        batch: int | None = None,
+    ) -> Tensor:
+        """All pictures that one user publishes as ``fawkes_v03`` cloaks them, uint8 (N, 3, H, W).
+
+        Raises:
+            InputError: there is no ``public``, out of which the target is drawn; or as ``fawkes_v03``.
+        """
+        if public is None:
+            raise InputError(f"{self.title}: no public pictures; give those of other people, one of whom it imitates")
+        return fawkes_v03(pixels, surrogates, self, public=public, seed=seed, batch=batch)
 
 
-FAWKES_V03_LOW = FawkesV03("Fawkes v0.3 low", threshold=0.003, steps=50, rate=35.0)
-FAWKES_V03_MID = FawkesV03("Fawkes v0.3 mid", threshold=0.005, steps=200, rate=20.0)
-FAWKES_V03_HIGH = FawkesV03("Fawkes v0.3 high", threshold=0.008, steps=500, rate=10.0)
+FAWKES_V03_LOW = FawkesV03("fawkes_v03_low", "Fawkes v0.3 low", threshold=0.003, steps=50, rate=35.0)
+FAWKES_V03_MID = FawkesV03("fawkes_v03_mid", "Fawkes v0.3 mid", threshold=0.005, steps=200, rate=20.0)
+FAWKES_V03_HIGH = FawkesV03("fawkes_v03_high", "Fawkes v0.3 high", threshold=0.008, steps=500, rate=10.0)
 
 
 @torch.no_grad()
 def raw_features(surrogate: Extractor, pixels: Tensor, batch: int = 128) -> Tensor:
     """Embeddings (N, D), not normalised, on the surrogate's device, of uint8 pictures (N, 3, H, W) on any device."""
     device = surrogate.mean.device
-    return torch.cat([embeddings(surrogate, to_float(pixels[some].to(device))) for some in batches(len(pixels), batch)])
+    return torch.cat(
+        [raw_embeddings(surrogate, to_float(pixels[some].to(device))) for some in batches(len(pixels), batch)]
+    )
 
 
 def identity_means(features: Tensor, identities: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +163,7 @@ def feature_distance(
     seen = channels_last(pictures)
     return torch.stack(
         [
-            (embeddings(surrogate, seen) - target).norm(dim=1) / length
+            (raw_embeddings(surrogate, seen) - target).norm(dim=1) / length
             for surrogate, target, length in zip(surrogates, targets, lengths, strict=True)
         ]
     ).sum(dim=0)
@@ -187,7 +214,7 @@ def fawkes_v03(
     *,
     public: Pictures,
     seed: int,
-    batch: int = 16,
+    batch: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """Cloak all pictures of one user with Fawkes v0.3.
@@ -215,7 +242,7 @@ def fawkes_v03(
         public: Pictures of other people, of any size; the user must not be among them. Where they show fewer than
             ``furthest`` identities, all of these may be drawn.
         seed: For the target: with the pictures it decides which it is in order of distance (``own_seed``).
-        batch: Pictures at a time.
+        batch: Pictures at a time, by default what suits the device.
         progress: Told of each batch done.
 
     Returns:
@@ -240,7 +267,7 @@ def fawkes_v03(
     def attack(some: Tensor) -> Tensor:
         clean = to_float(some)
         with torch.no_grad():
-            targets = [embeddings(f, clean) + shift for f, shift in zip(ready, shifts, strict=True)]
+            targets = [raw_embeddings(f, clean) + shift for f, shift in zip(ready, shifts, strict=True)]
         return cloak_towards(clean, targets, ready, preset)
 
-    return poison(attack, pixels, device, batch, progress)
+    return in_batches(attack, pixels, device, usual_batch(device, BATCH) if batch is None else batch, progress)

@@ -5,10 +5,8 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_extractor
 
-from facepoison.errors import InputError
-from facepoison.extractors import embed, normalise
-from facepoison.pictures import to_float
-from facepoison.poisons.fawkes import (
+from facepoison.attacks.base import from_tanh, input_gradient, squared_distance, start_noise, to_tanh
+from facepoison.attacks.fawkes_v1 import (
     FAWKES_V1_HIGH,
     FAWKES_V1_LOW,
     FAWKES_V1_MID,
@@ -16,8 +14,10 @@ from facepoison.poisons.fawkes import (
     fawkes_v1,
     next_weight,
 )
-from facepoison.poisons.similarity import change
-from facepoison.poisons.steps import from_tanh, input_gradient, squared_distance, start_noise, to_tanh
+from facepoison.attacks.similarity import change
+from facepoison.errors import InputError
+from facepoison.extractors import embed, normalise
+from facepoison.pictures import to_float
 
 QUICK = replace(FAWKES_V1_HIGH, steps=40)
 

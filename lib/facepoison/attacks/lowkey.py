@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facepoison.errors import InputError
-from facepoison.extractors import Extractor, normalise
-from facepoison.extractors.prepared import prepared
-from facepoison.pictures import to_float
-from facepoison.poisons.lpips import lpips
-from facepoison.poisons.similarity import blurred, change, dssim, squared_change
-from facepoison.poisons.steps import (
+from facepoison.attacks.base import (
     Progress,
     channels_last,
     check_pixels,
     check_surrogates,
-    embeddings,
+    in_batches,
     input_gradient,
-    poison,
+    raw_embeddings,
     sign_step,
     squared_distance,
     start_noise,
+    usual_batch,
 )
+from facepoison.attacks.lpips import lpips
+from facepoison.attacks.similarity import blurred, change, dssim, squared_change
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor, normalise
+from facepoison.extractors.prepared import prepared
+from facepoison.pictures import Pictures, to_float
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """A differentiable distance of float pictures (B, 3, H, W) in [0, 1] from the clean ones: (B,), 0 for equal ones."""
@@ -34,13 +36,16 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 PERCEPTUAL: Mapping[str, Perceptual] = {"mse": squared_change, "dssim": dssim, "lpips": lpips}
 """The perceptual distances by the name that presets use; LPIPS wants its weights fetched before."""
 
+BATCH = 8  # pictures at a time on a CPU; each passes through a surrogate four times a step
+
 
 @dataclass(frozen=True)
 class LowKey:
     """A setting of LowKey (Cherepanova et al., ICLR 2021, arXiv 2101.07922).
 
     Attributes:
-        name: What results are shown under.
+        name: What files and tables of results call it.
+        title: What people call it.
         perceptual: Name of the distance that holds the attack back: a key of ``PERCEPTUAL``, or of one that is given.
         weight: Its weight against squared distances of unit features, summed over dimensions.
         steps: Iterations of sign-gradient ascent.
@@ -52,6 +57,7 @@ class LowKey:
     """
 
     name: str
+    title: str
     perceptual: str
     weight: float
     steps: int = 50
@@ -60,10 +66,24 @@ class LowKey:
     blur_size: int = 7
     blur_sigma: float = 3.0
     extractors: int = 4
+    targeted: ClassVar[bool] = False
+
+    def __call__(
+        self,
+        pixels: Tensor,
+        surrogates: Sequence[Extractor],
+        *,
+        seed: int,
+        public: Pictures | None = None,
+        batch: int | None = None,
+    ) -> Tensor:
+        """One user's pictures as ``lowkey`` poisons them, uint8 (N, 3, H, W); ``public`` is of no use to it."""
+        return lowkey(pixels, surrogates, self, seed=seed, batch=batch)
 
 
-LOWKEY = LowKey("LowKey (MSE)", perceptual="mse", weight=330.0)
-LOWKEY_LPIPS = LowKey("LowKey (LPIPS)", perceptual="lpips", weight=0.05 * 512)
+LOWKEY_MSE = LowKey("lowkey", "LowKey (MSE)", perceptual="mse", weight=330.0)
+LOWKEY_LPIPS = LowKey("lowkey_lpips", "LowKey (LPIPS)", perceptual="lpips", weight=0.05 * 512)
+LOWKEY = LOWKEY_MSE
 
 
 def blur(pictures: Tensor, preset: LowKey) -> Tensor:
@@ -78,7 +98,7 @@ def mirrored(*pictures: Tensor) -> Tensor:
 
 def features(surrogate: Extractor, views: Tensor, batch: int) -> Tensor:
     """Embedding plus embedding of the mirror image: (K, B, D), not normalised, of ``mirrored`` batches of size B."""
-    return embeddings(surrogate, views).view(len(views) // (2 * batch), 2, batch, -1).sum(dim=1)
+    return raw_embeddings(surrogate, views).view(len(views) // (2 * batch), 2, batch, -1).sum(dim=1)
 
 
 def ascend(
@@ -123,7 +143,7 @@ def lowkey(
     *,
     seed: int,
     perceptual: Perceptual | None = None,
-    batch: int = 8,
+    batch: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """Poison pictures with LowKey.
@@ -151,7 +171,7 @@ def lowkey(
         seed: For the start; a picture's poison depends on it and on the picture, not on its company in the call (but
             for rounding: other batches, like other machines, sum in another order).
         perceptual: The distance to use in place of the preset's.
-        batch: Pictures at a time; each passes through a surrogate four times a step.
+        batch: Pictures at a time, by default what suits the device.
         progress: Told of each batch done.
 
     Returns:
@@ -171,7 +191,7 @@ def lowkey(
     def attack(some: Tensor) -> Tensor:
         return ascend(to_float(some), start_noise(some, preset.start, seed, "lowkey"), ready, preset, unlike)
 
-    return poison(attack, pixels, device, batch, progress)
+    return in_batches(attack, pixels, device, usual_batch(device, BATCH) if batch is None else batch, progress)
 
 
 def calibrate(

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from facepoison.extractors import Extractor, normalise
-from facepoison.extractors.prepared import prepared
-from facepoison.pictures import to_float
-from facepoison.poisons.similarity import dssim_to
-from facepoison.poisons.steps import (
+from facepoison.attacks.base import (
     Progress,
     channels_last,
     check_pixels,
     check_surrogates,
-    embeddings,
     from_tanh,
+    in_batches,
     input_gradient,
-    poison,
     project,
+    raw_embeddings,
     squared_distance,
     start_noise,
     to_tanh,
+    usual_batch,
 )
+from facepoison.attacks.similarity import dssim_to
+from facepoison.extractors import Extractor, normalise
+from facepoison.extractors.prepared import prepared
+from facepoison.pictures import Pictures, to_float
+
+BATCH = 16  # pictures at a time on a CPU
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class FawkesV1:
     """A mode of Fawkes v1.0, as its authors' code sets it (Shan et al., USENIX Security 2020, arXiv 2002.08327).
 
     Attributes:
-        name: What results are shown under.
+        name: What files and tables of results call it.
+        title: What people call it.
         threshold: Budget of structural dissimilarity, (1 - SSIM) / 2.
         steps: Iterations.
         rate: Learning rate of Adadelta.
@@ -47,6 +52,7 @@ class FawkesV1:
     """
 
     name: str
+    title: str
     threshold: float
     steps: int
     rate: float
@@ -57,11 +63,24 @@ class FawkesV1:
     kick: float = 0.01
     slack: float = 0.1
     ceiling: float = 129.0
+    targeted: ClassVar[bool] = False
+
+    def __call__(
+        self,
+        pixels: Tensor,
+        surrogates: Sequence[Extractor],
+        *,
+        seed: int,
+        public: Pictures | None = None,
+        batch: int | None = None,
+    ) -> Tensor:
+        """One user's pictures as ``fawkes_v1`` cloaks them, uint8 (N, 3, H, W); ``public`` is of no use to it."""
+        return fawkes_v1(pixels, surrogates, self, seed=seed, batch=batch)
 
 
-FAWKES_V1_LOW = FawkesV1("Fawkes v1.0 low", threshold=0.004, steps=40, rate=25.0, extractors=1)
-FAWKES_V1_MID = FawkesV1("Fawkes v1.0 mid", threshold=0.012, steps=75, rate=20.0, extractors=2)
-FAWKES_V1_HIGH = FawkesV1("Fawkes v1.0 high", threshold=0.017, steps=150, rate=15.0, extractors=2)
+FAWKES_V1_LOW = FawkesV1("fawkes_v1_low", "Fawkes v1.0 low", threshold=0.004, steps=40, rate=25.0, extractors=1)
+FAWKES_V1_MID = FawkesV1("fawkes_v1_mid", "Fawkes v1.0 mid", threshold=0.012, steps=75, rate=20.0, extractors=2)
+FAWKES_V1_HIGH = FawkesV1("fawkes_v1_high", "Fawkes v1.0 high", threshold=0.017, steps=150, rate=15.0, extractors=2)
 
 
 def next_weight(weight: Tensor, side: Tensor, dissimilarity: Tensor, preset: FawkesV1) -> tuple[Tensor, Tensor]:
@@ -99,7 +118,7 @@ def cloak(clean: Tensor, start: Tensor, surrogates: Sequence[Extractor], preset:
         The kept iterate of each picture, in [0, 1], not rounded.
     """
     with torch.no_grad():
-        references = [normalise(embeddings(surrogate, clean)) for surrogate in surrogates]
+        references = [normalise(raw_embeddings(surrogate, clean)) for surrogate in surrogates]
     centre, unlike = to_tanh(clean), dssim_to(clean)
     modifier = start.clone().requires_grad_()
     optimiser = torch.optim.Adadelta([modifier], lr=preset.rate, rho=0.95, eps=1e-7)  # every value on its own
@@ -110,7 +129,7 @@ def cloak(clean: Tensor, start: Tensor, surrogates: Sequence[Extractor], preset:
         dissimilarity, seen = unlike(picture), channels_last(picture)
         distance = torch.stack(
             [
-                squared_distance(embeddings(f, seen), reference)
+                squared_distance(raw_embeddings(f, seen), reference)
                 for f, reference in zip(surrogates, references, strict=True)
             ]
         ).sum(dim=0)
@@ -136,7 +155,7 @@ def fawkes_v1(
     preset: FawkesV1 = FAWKES_V1_HIGH,
     *,
     seed: int,
-    batch: int = 16,
+    batch: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """Cloak pictures with Fawkes v1.0.
@@ -156,7 +175,7 @@ def fawkes_v1(
         preset: The mode; name it wherever a result is shown.
         seed: For the start; a picture's cloak depends on it and on the picture, not on its company in the call (but
             for rounding: other batches, like other machines, sum in another order).
-        batch: Pictures at a time.
+        batch: Pictures at a time, by default what suits the device.
         progress: Told of each batch done.
 
     Returns:
@@ -172,4 +191,4 @@ def fawkes_v1(
     def attack(some: Tensor) -> Tensor:
         return cloak(to_float(some), start_noise(some, preset.start, seed, "fawkes v1.0"), ready, preset)
 
-    return poison(attack, pixels, device, batch, progress)
+    return in_batches(attack, pixels, device, usual_batch(device, BATCH) if batch is None else batch, progress)

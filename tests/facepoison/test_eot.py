@@ -4,13 +4,13 @@ import pytest
 import torch
 from tiny import tiny_extractor, tiny_pictures
 
+from facepoison.attacks.eot import hardened
+from facepoison.attacks.lowkey import LOWKEY, lowkey
 from facepoison.errors import InputError
 from facepoison.extractors import embed
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures import resize
 from facepoison.pictures.synthetic import make_pictures
-from facepoison.poisons.hardened import hardened
-from facepoison.poisons.lowkey import LOWKEY, lowkey
 
 
 def test_changes_differ_from_call_to_call_and_by_seed_and_repeat_after_a_restart():
