@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_extractor, tiny_pictures
 from torch import nn
 
-from facepoison.attacks import fawkes_v1, fawkes_v03, lowkey
+from facepoison.attacks import fawkes_v03, fawkes_v1, lowkey
 from facepoison.attacks.eot import hardened
 from facepoison.attacks.similarity import change
 from facepoison.device import generator
@@ -166,8 +166,8 @@ def test_what_draws_at_random_draws_the_same():
 
 
 ATTACKS = {
-    "LowKey": lambda pixels, on: lowkey.lowkey(pixels, on, replace(lowkey.LOWKEY, weight=50.0), seed=1),
-    "Fawkes v1.0": lambda pixels, on: fawkes_v1.fawkes_v1(pixels, on, replace(fawkes_v1.FAWKES_V1_HIGH, steps=40), seed=1),
+    "LowKey": lambda pixels, on: replace(lowkey.LOWKEY, weight=50.0)(pixels, on, seed=1),
+    "Fawkes v1.0": lambda pixels, on: replace(fawkes_v1.FAWKES_V1_HIGH, steps=40)(pixels, on, seed=1),
     "Fawkes v0.3": lambda pixels, on: fawkes_v03.fawkes_v03(
         pixels,
         on,
