@@ -51,15 +51,17 @@ def passes(attack, work):
     return forwards, backwards
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("name", ["lowkey", "fawkes"])
-def test_bare_passes_are_those_of_the_steps(bench, timed, name):
+def test_bare_passes_are_those_of_the_steps(bench, timed, name, together):
     attack = timed[name]
     few, few_back = passes(attack, lambda: attack.run(bench.FEW))
     more, more_back = passes(attack, lambda: attack.run(bench.MORE))
-    bare, bare_back = passes(attack, lambda: bench.bare(attack.views, attack.surrogates, bench.MORE - bench.FEW))
+    n = bench.MORE - bench.FEW
+    bare, bare_back = passes(attack, lambda: bench.bare(attack.views, attack.surrogates, n, together=together))
     assert sorted(bare) == sorted(more[len(few) :])
     assert sorted(bare_back) == sorted(more_back[len(few_back) :])
-    assert len(bare) == len(bare_back) == (bench.MORE - bench.FEW) * len(attack.surrogates)
+    assert len(bare) == len(bare_back) == n * len(attack.surrogates)
 
 
 def test_the_given_surrogates_stay_as_they_are(timed):

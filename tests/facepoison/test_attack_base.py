@@ -31,6 +31,18 @@ def test_projection_cuts_to_the_radius_and_stops_gradients_there():
     assert moved.grad.tolist() == [1, 0, 0]
 
 
+def test_adadelta_is_that_of_torch():
+    points = torch.rand(3, 5, dtype=torch.float64)
+    theirs = points.clone().requires_grad_()
+    optimiser, ours = torch.optim.Adadelta([theirs], rho=0.95, eps=1e-7), base.Adadelta(points)
+    for number, rate in enumerate((15.0, 15.0, 12.0, 9.6)):
+        theirs.grad = torch.randn(3, 5, dtype=torch.float64) * 10.0 ** (3 * number - 6)
+        optimiser.param_groups[0]["lr"] = rate
+        ours.step(points, theirs.grad, rate)
+        optimiser.step()
+        torch.testing.assert_close(points, theirs.detach(), rtol=1e-12, atol=1e-12)
+
+
 def test_sign_step_has_one_size():
     stepped = base.sign_step(torch.zeros(3), torch.tensor([-1e-9, 0.0, 1e9]), 0.25)
     assert stepped.tolist() == [-0.25, 0, 0.25]

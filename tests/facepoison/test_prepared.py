@@ -15,7 +15,7 @@ from facepoison.device import generator
 from facepoison.extractors import Drawing, Extractor, Preprocessing, embed
 from facepoison.extractors.architectures import ARCHITECTURES
 from facepoison.extractors.formats import facenet, nested_iresnet
-from facepoison.extractors.prepared import Affine, prepared
+from facepoison.extractors.prepared import Affine, Bend, prepared
 from facepoison.pictures import Pictures
 from facepoison.store import of_weights
 
@@ -96,6 +96,29 @@ def test_what_lies_before_a_batch_normalisation_takes_it_up():
     ready = prepared(small())
     assert nn.BatchNorm1d not in kinds(ready)
     assert kinds(ready).count(Affine) == 1
+
+
+def test_parametric_relus_and_single_taps_go_quicker_ways():
+    """torch's own PReLUs as well, with a slope for each channel or one for all, whatever its sign."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.PReLU(8), nn.Conv2d(8, 6, 1, stride=2), nn.PReLU(), nn.Flatten()
+    )
+    network[2].weight.data.copy_(torch.linspace(-0.5, 1.5, 8))
+    given = settled(network, 24).double()
+    ready = prepared(given)
+    assert nn.PReLU not in kinds(ready)
+    assert kinds(ready).count(Bend) == 2
+    pictures = torch.rand(2, 3, 24, 24).double()
+    for expected, got in zip(both_ways(given, pictures), both_ways(ready, pictures), strict=True):
+        torch.testing.assert_close(got, expected)
+    assert ready.mean.numel() == 1
+    assert given.mean.numel() == 3
+
+
+def test_the_gradient_of_a_bend_is_right():
+    bend = Bend(nn.PReLU(4)).double()
+    assert torch.autograd.gradcheck(bend, torch.randn(2, 4, 3, 3).double().requires_grad_())
+    assert torch.autograd.gradcheck(bend, torch.randn(2, 4).double().requires_grad_())
 
 
 class Choosing(nn.Sequential):
@@ -181,7 +204,7 @@ ATTACKS = {
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_poison_on_prepared_surrogates_is_alike(attack, monkeypatch):
     """DSSIM within 1 %, and pictures moved as far on a surrogate and on an extractor that the attack never saw."""
-    pixels, surrogates, unseen = tiny_pictures(6), [small(0), small(1)], small(2)
+    pixels, surrogates, unseen = tiny_pictures(12), [small(0), small(1)], small(2)
     made = ATTACKS[attack](pixels, surrogates)
     with monkeypatch.context() as patch:
         for module in (lowkey, fawkes_v1, fawkes_v03):

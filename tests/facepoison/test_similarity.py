@@ -85,6 +85,32 @@ def test_dssim_gradient_is_right():
     assert torch.autograd.gradcheck(lambda x: dssim(x, a), b)
 
 
+def autograd_dssim(a, b):
+    """The definition by convolutions in plain operations, (N,), for autograd to follow."""
+    taps = gaussian(11, 1.5).to(a)
+    kernel = torch.outer(taps, taps).expand(3, 1, 11, 11)
+
+    def mean(x):
+        return torch.nn.functional.conv2d(x, kernel, groups=3)
+
+    mx, my = mean(a), mean(b)
+    vx, vy, cov = mean(a * a) - mx * mx, mean(b * b) - my * my, mean(a * b) - mx * my
+    above, below = (2 * mx * my + 1e-4) * (2 * cov + 9e-4), (mx * mx + my * my + 1e-4) * (vx + vy + 9e-4)
+    return (1 - (above / below).mean(dim=(1, 2, 3))) / 2
+
+
+@pytest.mark.parametrize("weights", [(1.0, -2.0, 0.5), (0.0, 1.0, 0.0), (0.0, 0.0, 0.0)])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-9), (torch.float32, 1e-3)])
+def test_dssim_gradient_is_that_of_autograd(weights, dtype, rtol):
+    """Whatever each picture counts for, and where it counts for nothing."""
+    b = pictures(3, 20, dtype=torch.float64)
+    a = (b + 0.1 * pictures(3, 20, 1, dtype=torch.float64)).requires_grad_()
+    (expected,) = torch.autograd.grad(autograd_dssim(a, b), a, torch.tensor(weights, dtype=torch.float64))
+    here = a.detach().to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    (got,) = torch.autograd.grad(dssim(here, b.to(dtype)), here, torch.tensor(weights, dtype=dtype))
+    torch.testing.assert_close(got.double(), expected, rtol=rtol, atol=rtol * float(expected.abs().max()))
+
+
 def test_each_picture_is_measured_alone():
     a, b = pictures(5, 24), pictures(5, 24, 1)
     together = ssim(a, b)
@@ -92,11 +118,15 @@ def test_each_picture_is_measured_alone():
     assert together.shape == (5,)
 
 
-def test_band_blurs_like_a_convolution():
-    a = pictures(2, 21)
-    taps = gaussian(7, 3.0).float()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("margin", [0, 6])
+def test_both_ways_of_blurring_are_the_convolution(dtype, margin):
+    a = pictures(2, 21, dtype=dtype)[..., :17]
+    taps = gaussian(7, 3.0).to(dtype)
     kernel = torch.outer(taps, taps).expand(3, 1, 7, 7)
-    torch.testing.assert_close(blurred(a, 7, 3.0), torch.nn.functional.conv2d(a, kernel, groups=3))
+    expected = torch.nn.functional.conv2d(a, kernel, padding=margin, groups=3)
+    torch.testing.assert_close(blurred(a, 7, 3.0, margin), expected)
+    torch.testing.assert_close(blurred(a[0, 0], 7, 3.0, margin), expected[0, 0])
     assert band(21, 7, 3.0, torch.float32, torch.device("cpu")).sum(dim=1).tolist() == pytest.approx([1.0] * 15)
 
 

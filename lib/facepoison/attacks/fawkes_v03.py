@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from facepoison.attacks.base import (
+    Adadelta,
     Progress,
     channels_last,
     check_pixels,
@@ -186,10 +187,11 @@ def cloak_towards(
     Raises:
         InputError: a gradient is not finite.
     """
+    clean = channels_last(clean)  # and so is all that comes of it
     centre, unlike = to_tanh(clean), dssim_to(clean)
     lengths = [target.norm(dim=1) for target in targets]
     modifier = torch.zeros_like(clean).requires_grad_()
-    optimiser = torch.optim.Adadelta([modifier], lr=preset.rate, rho=0.95, eps=1e-7)  # every value on its own
+    optimiser = Adadelta(modifier.detach())
     best, best_objective = clean, clean.new_full((len(clean),), torch.inf)
     for step in range(preset.steps + 1):  # the last round only looks at what the last step led to
         with torch.set_grad_enabled(step < preset.steps):
@@ -201,10 +203,10 @@ def cloak_towards(
             best = torch.where(better[:, None, None, None], picture, best)
             best_objective = torch.where(better, objective, best_objective)
         if step < preset.steps:
-            modifier.grad = input_gradient(objective, modifier)
-            optimiser.param_groups[0]["lr"] = rate_at(step, preset)
-            optimiser.step()
-    return best.detach()
+            gradient = input_gradient(objective, modifier)
+            with torch.no_grad():
+                optimiser.step(modifier, gradient, rate_at(step, preset))
+    return best.detach().contiguous()
 
 
 def fawkes_v03(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from facepoison.attacks.base import (
+    Adadelta,
     Progress,
     channels_last,
     check_pixels,
@@ -119,22 +120,23 @@ def cloak(clean: Tensor, start: Tensor, surrogates: Sequence[Extractor], preset:
     """
     with torch.no_grad():
         references = [normalise(raw_embeddings(surrogate, clean)) for surrogate in surrogates]
+    clean = channels_last(clean)  # and so is all that comes of it
     centre, unlike = to_tanh(clean), dssim_to(clean)
-    modifier = start.clone().requires_grad_()
-    optimiser = torch.optim.Adadelta([modifier], lr=preset.rate, rho=0.95, eps=1e-7)  # every value on its own
+    modifier = channels_last(start).clone().requires_grad_()
+    optimiser = Adadelta(modifier.detach())
     weight, side = clean.new_ones(len(clean)), clean.new_ones(len(clean))
     best, best_score = clean, clean.new_full((len(clean),), -torch.inf)
     for step in range(preset.steps):
         picture = project(from_tanh(centre + modifier), clean, preset.limit)
-        dissimilarity, seen = unlike(picture), channels_last(picture)
+        dissimilarity = unlike(picture)
         distance = torch.stack(
             [
-                squared_distance(raw_embeddings(f, seen), reference)
+                squared_distance(raw_embeddings(f, picture), reference)
                 for f, reference in zip(surrogates, references, strict=True)
             ]
         ).sum(dim=0)
         excess = (dissimilarity - preset.threshold).clamp(min=0)
-        modifier.grad = input_gradient(preset.penalty * excess.square() - weight * distance, modifier)
+        gradient = input_gradient(preset.penalty * excess.square() - weight * distance, modifier)
         with torch.no_grad():
             # Distances are never negative, so any iterate inside the band beats every one outside.
             inside = dissimilarity <= (1 + preset.slack) * preset.threshold
@@ -142,11 +144,11 @@ def cloak(clean: Tensor, start: Tensor, surrogates: Sequence[Extractor], preset:
             better = score > best_score
             best = torch.where(better[:, None, None, None], picture, best)
             best_score = torch.where(better, score, best_score)
-            optimiser.step()
+            optimiser.step(modifier, gradient, preset.rate)
             if step == 0:
-                modifier -= preset.kick * modifier.grad.sign()
+                modifier -= preset.kick * gradient.sign()
             weight, side = next_weight(weight, side, dissimilarity, preset)
-    return best
+    return best.contiguous()
 
 
 def fawkes_v1(

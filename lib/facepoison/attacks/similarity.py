@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
@@ -25,49 +27,113 @@ def gaussian(size: int, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def band(length: int, size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The matrix (length - size + 1, length) that slides a Gaussian window over valid positions only.
+def taps(channels: int, size: int, sigma: float) -> Tensor:
+    """A Gaussian window for each channel, float32 (channels, 1, size)."""
+    return gaussian(size, sigma).float().repeat(channels, 1, 1)
 
-    Two products with such a band blur a picture as fast as the best convolution does, forwards and backwards, and ten
-    times faster than a convolution over one channel at a time; what they compute does not hang on the batch.
-    """
-    positions = length - size + 1
-    if positions < 1:
-        raise InputError(f"picture: {length} px is less than the {size} px window; use larger pictures")
-    matrix = torch.zeros(positions, length, dtype=torch.float64)
-    for row in range(positions):
+
+@lru_cache(maxsize=32)
+def band(length: int, size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The matrix (length - size + 1, length) that slides a Gaussian window over valid positions only."""
+    matrix = torch.zeros(length - size + 1, length, dtype=torch.float64)
+    for row in range(len(matrix)):
         matrix[row, row : row + size] = gaussian(size, sigma)
     return matrix.to(dtype).to(device)
 
 
-def blurred(pictures: Tensor, size: int, sigma: float) -> Tensor:
-    """Pictures (..., H, W) under a Gaussian window at valid positions: (..., H - size + 1, W - size + 1)."""
-    rows = band(pictures.shape[-2], size, sigma, pictures.dtype, pictures.device)
-    columns = band(pictures.shape[-1], size, sigma, pictures.dtype, pictures.device)
+def as_channels(pictures: Tensor) -> Tensor:
+    """Pictures (..., H, W) as the channels of one, (1, N, H, W), the channels last in memory."""
+    if pictures.ndim != 4 or len(pictures) != 1:  # reshaping what has that shape would hide that it lies so already
+        pictures = pictures.reshape(1, -1, *pictures.shape[-2:])
+    return pictures.contiguous(memory_format=torch.channels_last)
+
+
+def blurred(pictures: Tensor, size: int, sigma: float, margin: int = 0) -> Tensor:
+    """Pictures (..., H, W) under a Gaussian window at valid positions: (..., H - size + 1, W - size + 1).
+
+    Either way down and then across, and what comes out for one picture does not hang on the others. On a CPU oneDNN
+    takes every map as a channel of one picture, the channels last, and a third of the time of products with a band.
+    Elsewhere two such products are as fast as the best convolution, and round no coarser than float32 does, where a
+    GPU's convolutions may.
+
+    Args:
+        pictures: Of any number of dimensions; fastest as ``as_channels`` lays them out.
+        size: Taps of the window.
+        sigma: Its standard deviation in pixels.
+        margin: So many zeros are first put around each picture.
+
+    Raises:
+        InputError: a picture is smaller than the window.
+    """
+    pictures = F.pad(pictures, (margin,) * 4) if margin else pictures
+    if min(pictures.shape[-2:]) < size:
+        least = min(pictures.shape[-2:])
+        raise InputError(f"picture: {least} px is less than the {size} px window; use larger pictures")
+    kind = pictures.dtype, pictures.device
+    if kind == (torch.float32, torch.device("cpu")) and torch.backends.mkldnn.enabled:
+        maps = as_channels(pictures)
+        window = taps(maps.shape[1], size, sigma)
+        down = F.conv2d(maps, window[..., None], groups=len(window))
+        across = F.conv2d(down, window[..., None, :], groups=len(window))
+        return across.view(*pictures.shape[:-2], *across.shape[-2:])
+    rows, columns = (band(length, size, sigma, *kind) for length in pictures.shape[-2:])
     return rows @ (pictures @ columns.T)
 
 
+class _Similarity(torch.autograd.Function):
+    """Structural similarity to pictures that stay the same, with its gradient in closed form.
+
+    Of pictures x and others y, with m, s and c the window's means of x, x^2 and 2 x y, and m' and v' mean and variance
+    of y, similarity is the mean over positions and channels of ``a1 a2 / (b1 b2)``, luminance times structure, where
+    ``a1 = 2 m m' + K1^2``, ``a2 = c - 2 m m' + K2^2``, ``b1 = m^2 + m'^2 + K1^2`` and ``b2 = s - m^2 + v' + K2^2``.
+    Everything is of shape (1, N C, ...), the layout that ``blurred`` is fastest for.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, pictures: Tensor, twice: Tensor, twice_mean: Tensor, b1_rest: Tensor, b2_rest: Tensor
+    ) -> Tensor:
+        """Similarity (N,) of pictures (N, C, H, W), given 2 y, 2 m', m'^2 + K1^2 and v' + K2^2."""
+        x = as_channels(pictures)
+        m, s, c = blurred(torch.cat([x, x * x, x * twice], dim=1), WINDOW, SIGMA).chunk(3, dim=1)
+        product, square = m * twice_mean, m * m
+        a1, a2, b1, b2 = product + K1**2, c - product + K2**2, square + b1_rest, s - square + b2_rest
+        ctx.save_for_backward(x, twice, twice_mean, m, a1, a2, b1, b2)
+        return (a1 * a2 / (b1 * b2)).reshape(len(pictures), -1).mean(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, slope: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient (N, C, H, W) from the slope (N,) along each similarity."""
+        x, twice, twice_mean, m, a1, a2, b1, b2 = ctx.saved_tensors  # type: ignore[attr-defined]
+        shape = len(slope), -1, *x.shape[2:]
+        if not bool(slope.any()):  # as under a budget, where a penalty is flat
+            return torch.zeros_like(x).view(shape), None, None, None, None
+        # Of each channel; the mean is over positions and over the channels of a picture.
+        channels = m.shape[1] // len(slope)
+        each = (slope / (channels * m[0, 0].numel())).repeat_interleave(channels)[:, None, None]
+        by_c = each * a1 / (b1 * b2)
+        kept = by_c * a2
+        by_s = -kept / b2
+        by_m = twice_mean * (each * a2 / (b1 * b2) - by_c) - 2 * m * (kept / b1 + by_s)
+        # The window is symmetric, so that the way back through a blur is a blur of what is padded with zeros.
+        maps = blurred(torch.cat([by_m, by_s, by_c], dim=1), WINDOW, SIGMA, margin=WINDOW - 1)
+        to_x, to_square, to_cross = maps.chunk(3, dim=1)
+        return (to_x + 2 * x * to_square + twice * to_cross).view(shape), None, None, None, None
+
+
+@torch.no_grad()
 def ssim_to(others: Tensor) -> Callable[[Tensor], Tensor]:
     """Structural similarity to pictures that stay the same: what hangs on them alone is computed once; see ``ssim``."""
-    twice = 2 * others
-    twice_mean_b, square_b = blurred(twice, WINDOW, SIGMA), blurred(others.square(), WINDOW, SIGMA)
-    power_b = (twice_mean_b / 2).square()
-
-    def similarity(pictures: Tensor) -> Tensor:
-        mean_a = blurred(pictures, WINDOW, SIGMA)
-        twice_cross = blurred(pictures * twice, WINDOW, SIGMA)
-        square_a = blurred(pictures * pictures, WINDOW, SIGMA)
-        product, power_a = mean_a * twice_mean_b, mean_a * mean_a
-        # Luminance times structure as one fraction; what hangs on the others alone is in brackets of its own.
-        above = (product + K1**2) * (twice_cross - product + K2**2)
-        below = (power_a + (power_b + K1**2)) * (square_a - power_a + (square_b - power_b + K2**2))
-        return (above / below).mean(dim=(1, 2, 3))
-
-    return similarity
+    twice = as_channels(2 * others)
+    twice_mean, square = blurred(twice, WINDOW, SIGMA), blurred(as_channels(others.square()), WINDOW, SIGMA)
+    power = (twice_mean / 2).square()
+    fixed = twice, twice_mean, power + K1**2, square - power + K2**2
+    return lambda pictures: _Similarity.apply(pictures, *fixed)
 
 
 def ssim(pictures: Tensor, others: Tensor) -> Tensor:
-    """Structural similarity of each picture with its counterpart, differentiable.
+    """Structural similarity of each picture with its counterpart, differentiable in the pictures, not in the others.
 
     As ``tf.image.ssim`` computes it, because the thresholds of Fawkes are stated in it: Gaussian window 11 x 11 of
     sigma 1.5, K1 = 0.01, K2 = 0.03, valid positions only, mean over positions and channels (Wang et al., IEEE
@@ -100,7 +166,7 @@ def dssim_to(others: Tensor) -> Callable[[Tensor], Tensor]:
         others: Float (N, C, H, W) in [0, 1].
 
     Returns:
-        A function of pictures shaped like them that gives what ``dssim`` gives, in two thirds of its time.
+        A function of pictures shaped like them that gives what ``dssim`` gives, without what hangs on the others alone.
 
     Raises:
         InputError: a picture is smaller than the window.

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from facepoison.device import generator
 from facepoison.extractors import Drawing, Extractor
+from facepoison.extractors.architectures import PReLU
 
 ALIKE = 0.01
 """Largest relative difference of embeddings: float32 stays far below, and a GPU's rounding to TF32 stays below too."""
@@ -54,11 +56,46 @@ class Affine(nn.Module):
         return torch.addcmul(self.shift, x, self.scale)
 
 
+class _Bent(torch.autograd.Function):
+    """A parametric ReLU whose slopes stay as they are: one pass forwards, two back, and one map to keep in between."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, slopes: Tensor) -> Tensor:
+        """Features (B, channels, ...), with slopes (channels,) or (1,)."""
+        ctx.save_for_backward(x, slopes.view(-1, *[1] * (x.ndim - 2)))
+        return torch.prelu(x, slopes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        """The gradient as it is where x > 0, and times the slope elsewhere."""
+        x, slopes = ctx.saved_tensors  # type: ignore[attr-defined]
+        return torch.ops.aten.threshold_backward(gradient, x, 0).lerp_(gradient, slopes), None
+
+
+class Bend(nn.Module):
+    """A parametric ReLU that learns no more."""
+
+    def __init__(self, layer: PReLU | nn.PReLU) -> None:
+        super().__init__()
+        slopes = layer.slope if isinstance(layer, PReLU) else layer.weight
+        self.register_buffer("slopes", slopes.detach().flatten().clone())
+        self.slopes: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, channels, H, W), elementwise."""
+        out: Tensor = _Bent.apply(x, self.slopes)
+        return out
+
+
 class _Tracer(fx.Tracer):
-    """Follows a network's calls, but into nothing that draws at random: it would draw once and never again."""
+    """Follows a network's calls, but not into what is replaced whole, nor into what draws at random.
+
+    The latter would draw once and never again.
+    """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Drawing) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, Drawing | PReLU) or super().is_leaf_module(m, module_qualified_name)
 
 
 PAIRS: list[tuple[type[nn.Module], type[nn.Module]]] = [(nn.Conv2d, nn.BatchNorm2d), (nn.Linear, nn.BatchNorm1d)]
@@ -104,6 +141,19 @@ def _folded(network: nn.Module) -> nn.Module:
     return traced
 
 
+def _quicken(extractor: Extractor) -> None:
+    """Let an extractor compute the same in quicker ways; each is exact."""
+    for name, part in list(extractor.network.named_modules()):
+        if type(part) in (PReLU, nn.PReLU) and name:
+            extractor.network.set_submodule(name, Bend(part))
+        elif isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.weight.device.type == "cpu":
+            # One tap has nothing to be spread, but on one thread torch gives fewer than 16 pictures to oneDNN only if
+            # it is, and else to a product that takes up to twice the time, with its gradient.
+            part.dilation = (2, 2)
+    if bool((extractor.mean == extractor.mean[:, :1]).all()) and bool((extractor.std == extractor.std[:, :1]).all()):
+        extractor.mean, extractor.std = extractor.mean[:, :1], extractor.std[:, :1]  # one number is far quicker than 3
+
+
 @torch.no_grad()
 def _answers(extractor: Extractor) -> Tensor:
     """Embeddings of two pictures of noise from two calls, with what draws at random at its beginning before and after.
@@ -127,7 +177,8 @@ def prepared(extractor: Extractor) -> Extractor:
 
     In evaluation mode a batch normalisation multiplies and adds, so the layer before it can do that on the way; where
     there is none, or padding is in between, it becomes one product and sum. Weights lie with the channels last and want
-    no gradients. A network that does more than passing its input from layer to layer is copied as it is. An extractor
+    no gradients. Parametric ReLUs, 1 x 1 convolutions and the normalisation of pictures go quicker ways, which are in
+    ``_quicken``. A network that does more than passing its input from layer to layer is copied as it is. An extractor
     without batch normalisations, or whose copy answers otherwise on a trial, is given back.
 
     Args:
@@ -136,7 +187,9 @@ def prepared(extractor: Extractor) -> Extractor:
     if not any(map(_settled, extractor.network.modules())):
         return extractor
     ready = copy.deepcopy(extractor).eval()
-    ready.network = _folded(ready.network).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    ready.network = _folded(ready.network)
+    _quicken(ready)
+    ready.network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     expected, got = _answers(extractor), _answers(ready)
     alike = got.shape == expected.shape and bool((got - expected).norm() <= ALIKE * expected.norm())
     return ready if alike else extractor
