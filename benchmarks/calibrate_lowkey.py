@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from facepoison.attacks.lowkey import LOWKEY, PERCEPTUAL, LowKey, calibrate, lowkey
+from facepoison.attacks.lowkey import LOWKEY, PERCEPTUAL, LowKey, lowkey, weight_for
 from facepoison.attacks.similarity import change
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures.synthetic import make_pictures
@@ -45,7 +45,7 @@ def main() -> None:
     show(LOWKEY)
     for name in options.perceptual:
         preset = replace(LOWKEY, perceptual=name)
-        show(calibrate(pixels, surrogates, preset, seed=options.seed, target=options.target))
+        show(weight_for(pixels, surrogates, preset, seed=options.seed, target=options.target))
 
 
 if __name__ == "__main__":

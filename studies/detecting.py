@@ -16,7 +16,7 @@ from facepoison import calibration, detect, experiment, shipped, store, wait
 from facepoison.attacks.lowkey import LOWKEY, lowkey
 from facepoison.attacks.presets import find_attack, title_of
 from facepoison.attacks.similarity import change
-from facepoison.baselines import Kind, baseline_scores, train_baseline
+from facepoison.baselines import Baseline, baseline_scores, train_baseline
 from facepoison.detect import NETWORK, PLAIN, RESIDUAL, Detector, Recipe, train_detector
 from facepoison.device import batches
 from facepoison.extractors import Extractor
@@ -29,7 +29,7 @@ from facepoison.protocol import Data, load_data, load_extractors, made_people, r
 from facepoison.sift import sift
 from studies.common import Run, crowd_setting, poisoned, registered, script, write
 
-BASELINES: tuple[Kind, ...] = ("linear baseline", "boosted trees")
+BASELINES: tuple[Baseline, ...] = ("linear baseline", "boosted trees")
 SHIPPED = {NETWORK.name: "network", RESIDUAL.name: "residual"}
 """Networks that come with the book, and their files."""
 AT_A_TIME = 2000  # pictures that are handled at a time

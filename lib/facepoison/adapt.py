@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from facepoison import shipped
-from facepoison.attacks.base import Attack
-from facepoison.experiment import Progress, live_and_shipped, poison_inputs, surrogates_of
+from facepoison.attacks.base import Attack, Progress
+from facepoison.experiment import live_and_shipped, poison_inputs, surrogates_of
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import EndToEnd, fine_tune

@@ -21,9 +21,9 @@ from facepoison.pictures import to_float
 from facepoison.pictures.handling import handle_at_random
 from facepoison.store import remember
 
-Kind = Literal["linear baseline", "boosted trees"]
+Baseline = Literal["linear baseline", "boosted trees"]
 LUMA = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))  # Y, Cb, Cr of JPEG
-AT_A_TIME = 256
+_AT_A_TIME = 256
 
 
 class Classifier(Protocol):
@@ -51,7 +51,7 @@ def statistics(pixels: Tensor) -> Tensor:
     kernels[3, 0] = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
     colours = torch.tensor(LUMA)
     parts = []
-    for some in batches(len(pixels), AT_A_TIME):
+    for some in batches(len(pixels), _AT_A_TIME):
         channels = torch.einsum("cd,ndhw->nchw", colours, 255 * to_float(pixels[some].cpu()))
         n, _, height, width = channels.shape
         left = F.conv2d(channels.reshape(-1, 1, height, width), kernels).flatten(2)
@@ -63,7 +63,7 @@ def statistics(pixels: Tensor) -> Tensor:
 
 
 def train_baseline(
-    kind: Kind, clean: Tensor, poisons: Mapping[str, Tensor], *, handled: float, times: int, seed: int
+    kind: Baseline, clean: Tensor, poisons: Mapping[str, Tensor], *, handled: float, times: int, seed: int
 ) -> Classifier:
     """A classifier of the 36 statistics, from pictures handled as those that networks learn from.
 

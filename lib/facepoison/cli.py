@@ -55,9 +55,9 @@ def _plainly(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-@app.command()
+@app.command("train")
 @_plainly
-def train(
+def train_extractor(
     name: Annotated[str, typer.Argument(help="The extractor to train, as the catalogue names it.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Draws people, weights and order; 0 is what is shipped.")] = 0,
@@ -82,9 +82,9 @@ def train(
         catalog.record(name, folder / catalog.find_entry(name).file)
 
 
-@app.command()
+@app.command("measure")
 @_plainly
-def measure(
+def measure_extractors(
     names: Annotated[list[str], typer.Argument(help="Own extractors, as the catalogue names them.")],
 ) -> None:
     """Measure own extractors on people whom nobody has seen, and write that into their cards."""
@@ -116,9 +116,9 @@ def faces(
     typer.echo(f"{out}: {people * pictures} pictures of {people} people, {size} px")
 
 
-@app.command()
+@app.command("ship")
 @_plainly
-def ship(
+def ship_results(
     kinds: Annotated[list[str] | None, typer.Argument(help="poisons, rounds or public; none for all.")] = None,
     attacks: Annotated[
         list[str] | None, typer.Option("--attack", help="Only for this attack; may be repeated.")
@@ -132,7 +132,7 @@ def ship(
 
     torch.set_num_threads(threads)
     setting = protocol.choose(**protocol.read_protocol()["registered"])
-    shipping.ship(setting, lambda line: print(line, flush=True), kinds or shipping.KINDS, attacks or ())
+    shipping.make_shipped(setting, lambda line: print(line, flush=True), kinds or shipping.KINDS, attacks or ())
 
 
 def _short(number: float | None, unit: float) -> str:
@@ -174,9 +174,9 @@ def extractors(
         raise InputError(f"{wrong} of the files listed above cannot be used: see there")
 
 
-@app.command()
+@app.command("fetch")
 @_plainly
-def fetch(
+def fetch_weights(
     name: Annotated[str, typer.Argument(help="An extractor, as the catalogue names it, or lpips, for LowKey.")],
 ) -> None:
     """Download somebody else's weights into ~/.cache/facepoison (or FACEPOISON_CACHE), checked before they are kept."""
@@ -184,7 +184,7 @@ def fetch(
     from facepoison.extractors import downloads
 
     if name == "lpips":
-        typer.echo(f"{lpips.fetch()}: the weights of LPIPS 0.1 on AlexNet")
+        typer.echo(f"{lpips.fetch_lpips()}: the weights of LPIPS 0.1 on AlexNet")
         return
     got = downloads.fetch(name)
     typer.echo(f"{got.path}: {'downloaded' if got.new else 'was there'}, {got.bytes} bytes, SHA-256 {got.sha256}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facepoison import shipped, store
-from facepoison.attacks.base import Attack
+from facepoison.attacks.base import Attack, Progress
 from facepoison.attacks.people import poison_people
 from facepoison.attacks.presets import find_attack, title_of
 from facepoison.attacks.similarity import change
@@ -21,12 +21,10 @@ from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import END_TO_END, EndToEnd, play_round
 from facepoison.pictures import Pictures, resize
-from facepoison.protection import Answers, Protection, protection, write_table
+from facepoison.protection import Answers, Protection, protection, write_answers
 from facepoison.protocol import Data, Setting, embeddings, read_protocol
 from facepoison.recognition import Recogniser, linear_rounds
 from fingerprint import LIB
-
-Progress = Callable[[int, int], None]
 
 
 def surrogates_of(setting: Setting, attack: Attack) -> tuple[str, ...]:
@@ -409,7 +407,7 @@ def write_probes(setting: Setting, data: Data, results: Mapping[tuple[str, str, 
         (result.poisoned, {"attack": attack, "extractor": extractor, "recogniser": recogniser, "seed": setting.seed})
         for (attack, extractor, recogniser), result in results.items()
     ]
-    write_table(path, rows, people)
+    write_answers(path, rows, people)
     return path
 
 

@@ -130,7 +130,7 @@ def show_pictures(pixels: Tensor, caption: str, alt: str, *, columns: int = 8, l
     show(figure, caption, alt)
 
 
-def difference(before: Tensor, after: Tensor, gain: int = 6) -> Tensor:
+def enlarged_difference(before: Tensor, after: Tensor, gain: int = 6) -> Tensor:
     """What a poison changed, around mid-grey and times ``gain``: uint8 pictures in, uint8 pictures out."""
     change = (after.to(torch.int16) - before.to(torch.int16)) * gain + 128
     return change.clamp(0, 255).to(torch.uint8)
@@ -138,7 +138,7 @@ def difference(before: Tensor, after: Tensor, gain: int = 6) -> Tensor:
 
 def side_by_side(before: Tensor, after: Tensor) -> Tensor:
     """For each picture a row of three: as it was, as it is, and the difference. uint8 (3N, 3, H, W)."""
-    return torch.stack([before, after, difference(before, after)], dim=1).flatten(0, 1)
+    return torch.stack([before, after, enlarged_difference(before, after)], dim=1).flatten(0, 1)
 
 
 def show_cosines(same: Tensor, different: Tensor, caption: str, alt: str) -> None:
@@ -211,7 +211,7 @@ def percent(rate: Rate, digits: int = 0) -> str:
     return f"{value}\N{NO-BREAK SPACE}[{low},\N{NO-BREAK SPACE}{high}]"
 
 
-def points(effect: Effect, digits: int = 0) -> str:
+def percentage_points(effect: Effect, digits: int = 0) -> str:
     """A difference of shares in percentage points with its 95 % interval, as a table shows it, in one piece."""
     space = "\N{NO-BREAK SPACE}"
     value, low, high = (
@@ -289,7 +289,7 @@ def sifted_rows(rows: Iterable[Mapping[str, Any]], names: Callable[[str], str]) 
             row["policy"],
             row["leak"],
             *rate_cells(row["protection"])[:2],
-            points(row["paid"]),
+            percentage_points(row["paid"]),
         )
         for row in rows
     ]

@@ -372,7 +372,7 @@ def _nearest_rounds(
     return before, after
 
 
-def write_table(path: Path, tables: Sequence[tuple[Answers, Mapping[str, object]]], names: Sequence[str]) -> None:
+def write_answers(path: Path, tables: Sequence[tuple[Answers, Mapping[str, object]]], names: Sequence[str]) -> None:
     """Write answers as a CSV file, a row for each probe, whole or not at all.
 
     Args:

@@ -16,7 +16,7 @@ from facepoison.errors import InputError
 Metric = Literal["euclidean", "cosine"]
 Recogniser = Literal["nearest", "linear"]
 CELLS = 2**24  # distances held at a time, 64 MiB
-TOLERANCE = 1e-4  # largest length of a logistic regression's gradient
+_TOLERANCE = 1e-4  # largest length of a logistic regression's gradient
 NEWTON_STEPS = 50
 CONJUGATE_STEPS = 300  # in each Newton step
 HALVINGS = 30  # of a Newton step that leads uphill
@@ -179,8 +179,8 @@ def fit_linear(
     Each standardises its own gallery and then minimises sum_i -log p(label_i) + |weight|^2 / 2, which is the
     multinomial logistic regression that scikit-learn calls ``LogisticRegression(C=1)``: the bias is free. Newton's
     method with preconditioned conjugate gradients (Nocedal and Wright 2006, chapters 5 and 7) solves the rounds, each
-    from the clean gallery's solution, until the gradient is no longer than ``TOLERANCE``. As the penalty makes the
-    objective 1-strongly convex in the weights, these are then within about ``TOLERANCE`` of the exact ones.
+    from the clean gallery's solution, until the gradient is no longer than ``_TOLERANCE``. As the penalty makes the
+    objective 1-strongly convex in the weights, these are then within about ``_TOLERANCE`` of the exact ones.
 
     Args:
         gallery: Clean unit embeddings (G, D).
@@ -248,7 +248,7 @@ def _logistic(rows: Tensor, labels: Tensor, n: int, start: Tensor | None) -> Ten
         p = log_p.exp()
         gradient = x.mT @ (p - truth) + penalty * now
         length = gradient.norm(dim=(1, 2))
-        left = length > TOLERANCE
+        left = length > _TOLERANCE
         if not bool(left.any()):
             return weights
         if not bool(left.all()):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from facepoison import adapt, experiment, shipped
-from facepoison.attacks.base import Attack
+from facepoison.attacks.base import Attack, Progress
 from facepoison.attacks.presets import find_attack
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
@@ -18,12 +18,14 @@ from facepoison.fine_tuning import END_TO_END
 from facepoison.pictures import Pictures
 from facepoison.protocol import Data, Setting, load_data, load_extractors, read_protocol, trainers_own
 
-Report = Callable[[str], None]
+_Report = Callable[[str], None]
 KINDS = ("poisons", "rounds", "public")
 """What comes with the book: users' poisons, end-to-end rounds, and the trainer's poison of public people."""
 
 
-def ship(setting: Setting, report: Report = print, kinds: Sequence[str] = KINDS, attacks: Sequence[str] = ()) -> None:
+def make_shipped(
+    setting: Setting, report: _Report = print, kinds: Sequence[str] = KINDS, attacks: Sequence[str] = ()
+) -> None:
     """Make what comes with the book; what is in the store is not made again.
 
     Args:
@@ -47,12 +49,12 @@ def ship(setting: Setting, report: Report = print, kinds: Sequence[str] = KINDS,
                 made[kind](setting, find_attack(attack), data, networks, _line(report, kind, attack))
 
 
-def _line(report: Report, kind: str, attack: str) -> experiment.Progress:
+def _line(report: _Report, kind: str, attack: str) -> Progress:
     return lambda done, of: report(f"{kind}, {attack}: {done} of {of}")
 
 
 def _poisons(
-    setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], progress: experiment.Progress
+    setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], progress: Progress
 ) -> None:
     start = time.perf_counter()
     made = experiment.poison_users(setting, attack, data, networks, progress, anew=True)
@@ -73,7 +75,7 @@ def shipped_posts(setting: Setting, attack: Attack, data: Data, networks: Mappin
 
 
 def _rounds(
-    setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], progress: experiment.Progress
+    setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], progress: Progress
 ) -> None:
     posts, trainer = shipped_posts(setting, attack, data, networks), networks[setting.undefended]
     published = {user: posts.of(user).pixels for user in data.users[: setting.n_retrained]}
@@ -88,7 +90,7 @@ def _rounds(
 
 
 def _public(
-    setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], progress: experiment.Progress
+    setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], progress: Progress
 ) -> None:
     protocol = read_protocol()
     # each chapter has its trainer's surrogates: the users' own in chapter 5, others in chapter 6

@@ -140,7 +140,7 @@ def by_attack(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], dict[
     return found
 
 
-def left_out(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
+def without_own(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
     """By handling and attack, as of ``by_attack``: the row of the detector that learnt from all other attacks."""
     return by_attack([row for row in rows if row["detector"] == f"all but {title_of(row['attack'])}"], "handling")
 
@@ -150,7 +150,7 @@ def mean_found(table: Mapping[Any, Mapping[str, Row]]) -> Estimate:
     return averaged(row["found"] for rows in table.values() for row in rows.values())
 
 
-def points(rows: Iterable[Row], attack: str, **how: object) -> list[tuple[float, float]]:
+def curve_points(rows: Iterable[Row], attack: str, **how: object) -> list[tuple[float, float]]:
     """Of the study ``detecting_roc``: shares of clean pictures flagged and of an attack found, from few to many."""
     return [(row["false_alarms"].value, row[attack].value) for row in where(rows, **how)]
 

@@ -10,9 +10,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from facepoison.attacks.base import Progress
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.experiment import Progress, play
+from facepoison.experiment import play
 from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
 from facepoison.protection import Protection
@@ -99,7 +100,7 @@ def among(data: Data, posts: Pictures, people: Sequence[int], users: Sequence[in
     return few, posts.take(torch.isin(posts.identities, torch.tensor(users)))
 
 
-def in_words(name: str, answers: Mapping[str, Sequence[bool]]) -> str:
+def answers_in_words(name: str, answers: Mapping[str, Sequence[bool]]) -> str:
     """How many probes an extractor names by attack, as a sentence for those who do not see the picture."""
     said = [f"{sum(right)} of {len(right)} probes despite {attack}" for attack, right in answers.items()]
     return f"{name} names {' and '.join(said)}."

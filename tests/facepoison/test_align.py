@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from facepoison.device import generator
-from facepoison.pictures.align import TEMPLATE, Face, align, choose, find_faces, similarity, warp
+from facepoison.pictures.align import TEMPLATE, Face, align, find_faces, middlemost, similarity, warp
 from facepoison.pictures.synthetic import make_pictures
 
 
@@ -89,13 +89,13 @@ class TestChoose:
     small = Face((90, 90, 110, 110), TEMPLATE, 1.0)
 
     def test_the_face_in_the_middle_before_a_larger_one(self):
-        assert choose([self.large, self.middle], 200, 200) is self.middle
+        assert middlemost([self.large, self.middle], 200, 200) is self.middle
 
     def test_the_larger_of_two_in_the_middle(self):
-        assert choose([self.small, self.middle], 200, 200) is self.middle
+        assert middlemost([self.small, self.middle], 200, 200) is self.middle
 
     def test_the_largest_where_none_is_in_the_middle(self):
-        assert choose([self.small, self.large], 400, 400) is self.large
+        assert middlemost([self.small, self.large], 400, 400) is self.large
 
 
 class TestFaces:

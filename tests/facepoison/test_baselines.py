@@ -67,7 +67,7 @@ def test_a_picture_alone_has_the_same_statistics_as_in_company(monkeypatch):
     pixels = tiny_pictures(7, 20)
     alone = torch.cat([statistics(pixels[[place]]) for place in range(7)])
     torch.testing.assert_close(statistics(pixels), alone, atol=1e-4, rtol=1e-4)
-    monkeypatch.setattr("facepoison.baselines.AT_A_TIME", 3)
+    monkeypatch.setattr("facepoison.baselines._AT_A_TIME", 3)
     torch.testing.assert_close(statistics(pixels), alone, atol=1e-4, rtol=1e-4)
 
 

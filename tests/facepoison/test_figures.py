@@ -53,7 +53,7 @@ def test_difference_is_grey_where_nothing_changed_and_enlarged_where_something_d
     before = torch.full((1, 3, 4, 4), 100, dtype=torch.uint8)
     after = before.clone()
     after[0, 0, 0, 0], after[0, 0, 0, 1], after[0, 0, 0, 2] = 110, 90, 255
-    row = figures.difference(before, after)[0, 0, 0].tolist()
+    row = figures.enlarged_difference(before, after)[0, 0, 0].tolist()
     assert row == [188, 68, 255, 128]
     assert figures.side_by_side(before, after).shape == (3, 3, 4, 4)
 
@@ -183,7 +183,10 @@ def test_a_slider_with_a_kernel_draws_anew():
 
 @pytest.mark.parametrize(("value", "said"), [(0.031, "+3"), (-0.002, "0"), (0.004, "0"), (-0.1, "-10")])
 def test_points_have_a_sign_unless_there_are_none(value, said):
-    assert figures.points(Estimate(value, 4, -0.2, 0.2)) == f"{said}\N{NO-BREAK SPACE}[-20,\N{NO-BREAK SPACE}+20]"
+    assert (
+        figures.percentage_points(Estimate(value, 4, -0.2, 0.2))
+        == f"{said}\N{NO-BREAK SPACE}[-20,\N{NO-BREAK SPACE}+20]"
+    )
 
 
 CURVES = {"easy": [(0.0, 0.5), (0.01, 0.99), (1.0, 1.0)], "hard": [(0.01, 0.1), (0.0, 0.0), (1.0, 1.0)]}

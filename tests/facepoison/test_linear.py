@@ -69,7 +69,7 @@ def test_the_gradient_is_as_short_as_promised():
     logits = (gallery.double() - found.mean) / found.scale @ weight.T + bias
     loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") + weight.square().sum() / 2
     loss.backward()
-    assert (weight.grad.square().sum() + bias.grad.square().sum()).sqrt() <= recognition.TOLERANCE
+    assert (weight.grad.square().sum() + bias.grad.square().sum()).sqrt() <= recognition._TOLERANCE
 
 
 def test_the_same_input_gives_the_same_bits():

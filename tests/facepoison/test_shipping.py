@@ -37,7 +37,7 @@ def made(monkeypatch, tmp_path):
 def test_all_that_the_protocol_names_is_made_with_a_card(made):
     data, folder = made
     setting, lines = protocol.choose(), []
-    shipping.ship(setting, lines.append)
+    shipping.make_shipped(setting, lines.append)
     networks = shipping.load_extractors(setting)
     first = ASKED["poisons"][0]
     assert lines[:2] == [f"poisons, {first}: 6 of 6", f"poisons, {ASKED['poisons'][1]}: 6 of 6"]
@@ -55,12 +55,12 @@ def test_all_that_the_protocol_names_is_made_with_a_card(made):
 
 
 def test_one_kind_of_one_attack_is_made_alone(made):
-    shipping.ship(protocol.choose(), lambda line: None, ["poisons"], ["lowkey"])
+    shipping.make_shipped(protocol.choose(), lambda line: None, ["poisons"], ["lowkey"])
     assert sorted(path.name for path in made[1].iterdir()) == ["poison-lowkey.json", "poison-lowkey.safetensors"]
 
 
 def test_rounds_without_poisons_and_unknown_kinds_are_refused(made):
     with pytest.raises(InputError, match="run make shipped"):
-        shipping.ship(protocol.choose(), lambda line: None, ["rounds"])
+        shipping.make_shipped(protocol.choose(), lambda line: None, ["rounds"])
     with pytest.raises(InputError, match="use poisons, rounds, public"):
-        shipping.ship(protocol.choose(), lambda line: None, ["table"])
+        shipping.make_shipped(protocol.choose(), lambda line: None, ["table"])

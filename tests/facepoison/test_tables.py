@@ -119,7 +119,7 @@ def test_of_each_attack_the_detector_is_picked_that_did_not_learn_it():
         for detector, found in (("all but LowKey (MSE)", 0.2), ("all but Fawkes v1.0 high", 0.4), ("all three", 1.0))
         for attack in ("lowkey", "fawkes_v1_high")
     ]
-    found = tables.left_out(rows)
+    found = tables.without_own(rows)
     assert found == {("noise",): {"lowkey": rows[0], "fawkes_v1_high": rows[3]}}
     mean = tables.mean_found(found)
     assert (mean.value, mean.n, mean.low, mean.high) == (pytest.approx(0.3), 4, 0.0, 1.0)
@@ -164,9 +164,9 @@ def test_points_of_curves_are_found_and_said():
         {"handling": "as taken", "false_alarms": of(false), "a": of(found)}
         for false, found in ((0.001, 0.4), (0.01, 0.8), (0.1, 0.9))
     ]
-    line = tables.points(rows, "a", handling="as taken")
+    line = tables.curve_points(rows, "a", handling="as taken")
     assert line == [(0.001, 0.4), (0.01, 0.8), (0.1, 0.9)]
-    assert tables.points(rows, "a", handling="noise") == []
+    assert tables.curve_points(rows, "a", handling="noise") == []
     assert "Fawkes 80 %" in tables.at_percent({"Fawkes": line})
     said = tables.per_million({"Fawkes": (0.001, 0.4), "LowKey": (0.001, 1.0)})
     assert said == "of a million each, 1,000 clean pictures flagged; missed: 600,000 of Fawkes, 0 of LowKey"

@@ -108,5 +108,7 @@ def test_who_is_named_is_said_probe_by_probe(data):
     answers = Answers(rows, rows, true, torch.tensor([[2], [1], [0], [0]]), torch.zeros(4, 1))
     result = Protection(Rate(0.25, 2, 4, 0.0, 1.0), answers, answers)
     assert named(result, 2) == [True, False]
-    assert wait.in_words("arcface", {"LowKey": named(result, 2)}) == "arcface names 1 of 2 probes despite LowKey."
+    assert (
+        wait.answers_in_words("arcface", {"LowKey": named(result, 2)}) == "arcface names 1 of 2 probes despite LowKey."
+    )
     assert data.probes_of(2).tolist() == [28, 29]

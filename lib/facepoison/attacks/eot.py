@@ -11,7 +11,7 @@ from facepoison.errors import InputError
 from facepoison.extractors import Drawing, Extractor
 
 SMALLEST = 0.5  # of the side, to which a picture may be shrunk before it is enlarged again
-SHIFT = 2  # pixels by which it may be moved, in each direction
+_SHIFT = 2  # pixels by which it may be moved, in each direction
 NOISE = 0.04  # standard deviation of what is added, on the network's own scale of about -1 to 1
 
 
@@ -28,10 +28,10 @@ class _Shaken(Drawing):
         self.calls += 1
         size = pictures.shape[-1]
         side = round(size * (SMALLEST + (1 - SMALLEST) * torch.rand((), generator=stream).item()))
-        down, right = torch.randint(0, 2 * SHIFT + 1, (2,), generator=stream).tolist()
+        down, right = torch.randint(0, 2 * _SHIFT + 1, (2,), generator=stream).tolist()
         small = F.interpolate(pictures, (side, side), mode="bilinear", antialias=True, align_corners=False)
         back = F.interpolate(small, (size, size), mode="bilinear", align_corners=False)
-        wide = F.pad(back, (SHIFT,) * 4, mode="replicate")
+        wide = F.pad(back, (_SHIFT,) * 4, mode="replicate")
         noise = NOISE * torch.randn(pictures.shape, generator=stream).to(pictures)
         seen: Tensor = self.network(wide[..., down : down + size, right : right + size] + noise)
         return seen
@@ -52,7 +52,7 @@ def hardened(extractor: Extractor, seed: int) -> Extractor:
     Raises:
         InputError: the surrogate takes pictures too small to be moved.
     """
-    if extractor.contract.size <= 2 * SHIFT:
+    if extractor.contract.size <= 2 * _SHIFT:
         raise InputError(f"surrogate '{extractor.name}': {extractor.contract.size} px is too small to be moved")
     shaken = Extractor(
         _Shaken(extractor.network, seed),

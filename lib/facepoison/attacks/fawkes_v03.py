@@ -30,7 +30,7 @@ from facepoison.extractors import Extractor
 from facepoison.extractors.prepared import prepared
 from facepoison.pictures import Pictures, to_float
 
-BATCH = 16  # pictures at a time on a CPU
+_BATCH = 16  # pictures at a time on a CPU
 
 
 @dataclass(frozen=True)
@@ -272,4 +272,4 @@ def fawkes_v03(
             targets = [raw_embeddings(f, clean) + shift for f, shift in zip(ready, shifts, strict=True)]
         return cloak_towards(clean, targets, ready, preset)
 
-    return in_batches(attack, pixels, device, usual_batch(device, BATCH) if batch is None else batch, progress)
+    return in_batches(attack, pixels, device, usual_batch(device, _BATCH) if batch is None else batch, progress)

@@ -30,7 +30,7 @@ from facepoison.extractors import Extractor, normalise
 from facepoison.extractors.prepared import prepared
 from facepoison.pictures import Pictures, to_float
 
-BATCH = 16  # pictures at a time on a CPU
+_BATCH = 16  # pictures at a time on a CPU
 
 
 @dataclass(frozen=True)
@@ -193,4 +193,4 @@ def fawkes_v1(
     def attack(some: Tensor) -> Tensor:
         return cloak(to_float(some), start_noise(some, preset.start, seed, "fawkes v1.0"), ready, preset)
 
-    return in_batches(attack, pixels, device, usual_batch(device, BATCH) if batch is None else batch, progress)
+    return in_batches(attack, pixels, device, usual_batch(device, _BATCH) if batch is None else batch, progress)

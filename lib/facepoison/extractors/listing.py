@@ -24,12 +24,12 @@ from facepoison.extractors.catalog import (
 from facepoison.extractors.catalog import selftest as run_selftest
 from facepoison.extractors.onnx_files import BlackBox, differentiable
 
-TOLERANCE = 1e-4  # largest relative error of a self-test
+_TOLERANCE = 1e-4  # largest relative error of a self-test
 FINE = ("ready", "not trained", "unverified", "give --folder")
 
 
 @dataclass(frozen=True)
-class Row:
+class Listed:
     """One extractor in the list.
 
     Attributes:
@@ -83,7 +83,7 @@ def count_macs(network: nn.Module, size: int) -> int:
     return int(counter.get_total_flops()) // 2  # an addition and a multiplication each
 
 
-def measure(entry: Entry, extractor: Extractor | None) -> tuple[int | None, int | None]:
+def measured(entry: Entry, extractor: Extractor | None) -> tuple[int | None, int | None]:
     """Numbers of parameters and of multiply-adds; from the entry alone where the format tells the network."""
     if extractor is None and entry.format == "onnx":
         return None, None
@@ -109,7 +109,7 @@ def read_rank(entry: Entry, folder: Path = WEIGHTS) -> tuple[float | None, float
     return rank["value"], rank["low"], rank["high"], rank["n"]
 
 
-def describe(entry: Entry, folder: Path | None, file: Path = FILE) -> Row:
+def listed(entry: Entry, folder: Path | None, file: Path = FILE) -> Listed:
     """The row of one extractor; its file is checked, loaded and, where a self-test lies beside it, tried.
 
     Args:
@@ -133,16 +133,16 @@ def describe(entry: Entry, folder: Path | None, file: Path = FILE) -> Row:
             extractor, status = load_extractor(entry.name, "cpu", place, file), "ready"
             test = path.with_name(f"{entry.name}.selftest.npz")
             error = run_selftest(extractor, test) if test.is_file() else None
-            if error is not None and not error < TOLERANCE:
+            if error is not None and not error < _TOLERANCE:
                 status = f"{path}: its self-test differs by {error:.0e}: correct its contract in the catalogue"
             rank = read_rank(entry)
     except InputError as wrong:
         status = str(wrong)
     try:
-        parameters, macs = measure(entry, extractor)
+        parameters, macs = measured(entry, extractor)
     except InputError as wrong:
         status = str(wrong)
-    return Row(
+    return Listed(
         name=entry.name,
         kind=entry.kind,
         year=entry.year,
@@ -162,10 +162,10 @@ def describe(entry: Entry, folder: Path | None, file: Path = FILE) -> Row:
     )
 
 
-def list_extractors(folder: Path | None = None, file: Path = FILE) -> list[Row]:
-    """A row for every entry of the catalogue, in its order; ``folder`` as in `describe`.
+def list_extractors(folder: Path | None = None, file: Path = FILE) -> list[Listed]:
+    """A row for every entry of the catalogue, in its order; ``folder`` as in `listed`.
 
     Raises:
         InputError: the catalogue cannot be read.
     """
-    return [describe(entry, folder, file) for entry in catalogue(file).values()]
+    return [listed(entry, folder, file) for entry in catalogue(file).values()]

@@ -80,7 +80,7 @@ def faces_found(pixels: Tensor, device: str = "auto", batch: int = 32) -> Tensor
     return torch.tensor(found)
 
 
-def choose(faces: list[Face], width: int, height: int) -> Face:
+def middlemost(faces: list[Face], width: int, height: int) -> Face:
     """The face that a picture is of: the largest whose box covers the middle of the picture, else the largest of all.
 
     Args:
@@ -147,5 +147,5 @@ def align(image: Image.Image, device: str = "auto") -> tuple[Tensor | None, int]
     faces = find_faces(image, device)
     if not faces:
         return None, 0
-    face = choose(faces, image.width, image.height)
+    face = middlemost(faces, image.width, image.height)
     return warp(image, similarity(face.points)), len(faces)

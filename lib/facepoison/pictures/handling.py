@@ -18,8 +18,8 @@ from facepoison.device import batches, generator
 from facepoison.errors import InputError
 from facepoison.pictures import to_float, to_uint8
 
-AT_A_TIME = 8  # pictures whose neighbourhoods fit into a cache
-WINDOW = 5  # pixels across of the beauty filter
+_AT_A_TIME = 8  # pictures whose neighbourhoods fit into a cache
+_WINDOW = 5  # pixels across of the beauty filter
 REACH = 0.1  # how alike two values must be for it to mix them, as a fraction of the range
 
 
@@ -65,17 +65,17 @@ def sharpened(pixels: Tensor, amount: float) -> Tensor:
 def beautified(pixels: Tensor, amount: float) -> Tensor:
     """Pictures as a beauty filter leaves them: skin smoothed but not its edges, and a little more light.
 
-    A bilateral filter (Tomasi and Manduchi, ICCV 1998) over ``WINDOW`` pixels, mixed in by ``amount`` (0 to 1).
+    A bilateral filter (Tomasi and Manduchi, ICCV 1998) over ``_WINDOW`` pixels, mixed in by ``amount`` (0 to 1).
     """
     pictures = to_float(pixels)
     n, _, height, width = pictures.shape
-    margin = WINDOW // 2
-    offsets = torch.arange(WINDOW, device=pixels.device) - margin
-    near = torch.exp(-(offsets[:, None].square() + offsets.square()).flatten() / (2 * (WINDOW / 3) ** 2))
+    margin = _WINDOW // 2
+    offsets = torch.arange(_WINDOW, device=pixels.device) - margin
+    near = torch.exp(-(offsets[:, None].square() + offsets.square()).flatten() / (2 * (_WINDOW / 3) ** 2))
     parts = []
-    for some in batches(n, AT_A_TIME):
+    for some in batches(n, _AT_A_TIME):
         own = pictures[some]
-        around = F.unfold(F.pad(own, (margin,) * 4, mode="reflect"), WINDOW).view(len(own), 3, -1, height, width)
+        around = F.unfold(F.pad(own, (margin,) * 4, mode="reflect"), _WINDOW).view(len(own), 3, -1, height, width)
         unlike = (around - own[:, :, None]).square().sum(dim=1, keepdim=True)
         weight = near[:, None, None] * torch.exp(-unlike / (2 * REACH**2))
         parts.append((around * weight).sum(dim=2) / weight.sum(dim=2))
