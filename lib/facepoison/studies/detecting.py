@@ -364,7 +364,6 @@ def calibrations(say: Say) -> None:
             torch.cat(parts),
             torch.cat([torch.full((len(part),), number > 0) for number, part in enumerate(parts)]),
             torch.cat([clean.identities, *(len(clean.names) + each.people for each in posted.values())]),
-            seed=registered().seed,
             made_on="made faces, as taken",
             detector=fingerprint.of_file(weights),
         )
