@@ -604,7 +604,11 @@ def calibration(n, draws, rng):
             slope, intercept = best_line(gap, **other)
             asked = np.array([-1.0, 0.0, gap / 2, gap, gap + 1])
             truth = special.expit(slope * asked + intercept)
-            held, widths, size = defaultdict(list), defaultdict(list), max(1, 400_000 // len(label))
+            held, widths, size = (
+                defaultdict(list),
+                defaultdict(list),
+                max(1, 40_000 // len(label)),
+            )  # so that a part fits in the cache
 
             def sample(r):
                 own = [np.sqrt(part) * rng.standard_normal((r, side)) for side in sides]
@@ -624,13 +628,12 @@ def calibration(n, draws, rng):
 
             for start in range(0, draws, size):
                 scores = sample(min(size, draws - start))
-                lines, apart = odds.lines_of(scores, label, people, LEVEL)
+                lines = odds.lines_of(scores, label, people, LEVEL)
                 _, *ends = odds.ranges(odds.Lines(*(each[:, None] for each in lines)), asked)
                 judge(USED["calibration"], *special.expit(ends))
-                judge("Wald, pictures", *special.expit(wald(scores, label, asked, apart)))
-                if start < RESAMPLES[0]:
-                    first = scores[: max(2, min(RESAMPLES[0], 12_000 // n))]
-                    judge("cluster bootstrap", *bootstrapped(first, label, people, asked, rng))
+                judge("Wald, pictures", *special.expit(wald(scores, label, asked)))
+                if start < (few := min(RESAMPLES[0], 12_000 // n)):
+                    judge("cluster bootstrap", *bootstrapped(scores[: few - start], label, people, asked, rng))
             return {
                 method: (
                     float(np.concatenate(each).mean(axis=0).min()),
@@ -643,9 +646,11 @@ def calibration(n, draws, rng):
         yield family, name, once
 
 
-def wald(scores, label, asked, apart):
+def wald(scores, label, asked):
     """The usual interval of the likeliest line, pictures as if independent; anything where there is none."""
     weight = np.where(label, 1 / label.sum(), 1 / (~label).sum()) * len(label) / 2
+    clean, other = scores[:, ~label], scores[:, label]
+    apart = (clean.max(axis=1) <= other.min(axis=1)) | (other.max(axis=1) <= clean.min(axis=1))
     low, high = np.full((2, len(scores), len(asked)), [[[-np.inf]], [[np.inf]]])
     line, _ = odds.fit_lines(scores[~apart], label * 1.0, weight)
     chance = special.expit(line[:, :1] + line[:, 1:] * scores[~apart])

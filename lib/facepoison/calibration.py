@@ -114,7 +114,7 @@ def _groups(poisoned: Tensor, people: Tensor) -> list[Tensor]:
 def _lines(logits: Tensor, poisoned: Tensor, people: Tensor) -> odds.Lines[float]:
     """Lines of one sample, to six digits."""
     scores = logits.detach().cpu().double().numpy()
-    found, _ = odds.lines_of(scores[None], poisoned.cpu().numpy(), people.cpu().numpy())
+    found = odds.lines_of(scores[None], poisoned.cpu().numpy(), people.cpu().numpy())
     return odds.Lines(*(float(f"{float(number[0]):.6g}") for number in found))
 
 

@@ -30,13 +30,13 @@ class Lines(NamedTuple, Generic[T]):
         intercept: Likewise.
         careful_slope: Of Platt's line when as many labels are wrong as can be without its having shown.
         careful_intercept: Likewise.
-        middle_slope: Of the line in the middle of the band, the likeliest one, or Platt's where there is none.
+        middle_slope: Of the line in the middle of the band, the likeliest one, or Platt's where scores do not overlap.
         middle_intercept: Likewise.
         pivot: Score at which the band is narrowest.
         least: How far the band reaches to either side of its middle there.
         opening: How much further, per unit of score, far away from there.
-        start: Score above which the range is open to one side; infinite where scores overlap well.
-        end: Score below which it is open to the other; minus infinity where scores overlap well.
+        start: Score above which the range is open to one side; infinite where scores overlap.
+        end: Score below which it is open to the other; minus infinity where scores overlap.
     """
 
     slope: T
@@ -54,7 +54,7 @@ class Lines(NamedTuple, Generic[T]):
 
 def lines_of(
     scores: ArrayLike, poisoned: ArrayLike, people: ArrayLike, confidence: float = CONFIDENCE
-) -> tuple[Lines[Numbers], NDArray[np.bool_]]:
+) -> Lines[Numbers]:
     """Lines of samples in which clean and poisoned pictures count alike, whatever their numbers.
 
     The value is Platt's (1999): a logistic regression in which a label is wrong by a share of 1 / (n + 2) for n people
@@ -70,10 +70,10 @@ def lines_of(
     - Platt's line when as large a share of labels is wrong as there may be people unlike all those seen, 1 - 0.025^(1 /
       (n + 1)) at 95 %: it says less than the value does.
     - Certainty, where scores of the two sides do not overlap, with all people or without one of them. There is no
-      likeliest line then (Albert and Anderson, Biometrika 71, 1984): lines as steep as one likes fit best. The range is
-      open towards certainty on either side and both ways between; the band is around Platt's line if there is no
-      other. What lies between begins for each side at the score that only a share of its people pass who might be
-      among the unseen of the other.
+      likeliest line then (Albert and Anderson, Biometrika 71, 1984), or one that a single person decides: lines as
+      steep as one likes fit best. The band is around Platt's line instead, and the range is open towards certainty on
+      either side and both ways between. What lies between begins for each side at the score that only as large a share
+      of its people pass as may be unseen of the other.
 
     Args:
         scores: Of pictures (r, N), finite, not all of a sample the same.
@@ -82,7 +82,7 @@ def lines_of(
         confidence: 0.95 for a 95 % range.
 
     Returns:
-        The lines, and in which samples (r,) there is no likeliest one, of all people.
+        The lines; their start is finite where scores do not overlap.
     """
     x, label = np.asarray(scores, dtype=np.float64), np.asarray(poisoned, dtype=bool)
     row = np.unique(np.asarray(people), return_inverse=True)[1]
@@ -102,19 +102,17 @@ def lines_of(
     lowest, highest = _people_ends(z, row, label)
     few = [round(side / min(sides)) for side in sides]  # people who are as much of their side as one of the smaller
     many = [max(one, int(side * rate)) for one, side, rate in zip(few, sides, unseen[::-1], strict=True)]
-    apart, nearly, inner = np.zeros(len(z), dtype=bool), np.zeros(len(z), dtype=bool), []
+    apart, inner = np.zeros(len(z), dtype=bool), []
     for below, above in ((0, 1), (1, 0)):
         top, bottom = highest[below], lowest[above]
-        apart |= top[:, -1] <= bottom[:, 0]
-        nearly |= (top[:, -1 - few[below]] <= bottom[:, 0]) | (top[:, -1] <= bottom[:, few[above]])
+        apart |= (top[:, -1 - few[below]] <= bottom[:, 0]) | (top[:, -1] <= bottom[:, few[above]])
         inner.append(np.stack([top[:, -1 - many[below]], bottom[:, many[above]]]))
-    likely = value.copy()
-    found, settled = fit_lines(z[~apart], label.astype(np.float64), weight)
+    middles = value.copy()
+    likeliest, settled = fit_lines(z[~apart], label.astype(np.float64), weight)
     apart[~apart] = ~settled  # steeper than numbers can tell: as if there were no line
-    likely[~apart] = found[settled]
-    nearly |= apart
+    middles[~apart] = likeliest[settled]
     ends = np.where(value[:, 1] > 0, *inner)
-    off = _without_each(z, np.where(apart[:, None], targets, label), label, row, likely)
+    off = _without_each(z, np.where(apart[:, None], targets, label), label, row, middles)
     variance = np.einsum("rig,rjg->rij", off, off) * (1 - 1 / off.shape[-1])
     turn = -variance[:, 0, 1] / np.maximum(variance[:, 1, 1], _TINY)
     least = np.sqrt(np.maximum(variance[:, 0, 0] + turn * variance[:, 0, 1], 0.0))
@@ -126,18 +124,15 @@ def lines_of(
         slope = line[:, 1] / spread
         return slope, line[:, 0] - slope * middle
 
-    return (
-        Lines(
-            *back(value),
-            *back(careful),
-            *back(likely),
-            middle + spread * turn,
-            factor * least,
-            factor * np.sqrt(variance[:, 1, 1]) / spread,
-            np.where(nearly, middle + spread * ends.min(axis=0), np.inf),
-            np.where(nearly, middle + spread * ends.max(axis=0), -np.inf),
-        ),
-        apart,
+    return Lines(
+        *back(value),
+        *back(careful),
+        *back(middles),
+        middle + spread * turn,
+        factor * least,
+        factor * np.sqrt(variance[:, 1, 1]) / spread,
+        np.where(apart, middle + spread * ends.min(axis=0), np.inf),
+        np.where(apart, middle + spread * ends.max(axis=0), -np.inf),
     )
 
 
