@@ -19,16 +19,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.polynomial.legendre import leggauss
-from scipy import stats
+from scipy import special, stats
 
-from facepoison import detect, intervals, shipped, tables, wait
+from facepoison import detect, intervals, odds, shipped, tables, wait
 from facepoison.protection import Rate
 from facepoison.store import written_whole
 
 FOLDER = Path(__file__).resolve().parent.parent / "_build" / "coverage"
 KINDS = (
     *("shares", "differences", "medians", "means", "areas", "pairs", "precision", "effects"),
-    *("rare shares", "rare differences", "rare areas", "fourteen"),
+    *("rare shares", "rare differences", "rare areas", "fourteen", "calibration"),
 )
 PEOPLE = (3, 5, 10, 20, 33, 60, 100, 200, 500, 2000)
 RATES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.3, 0.5)
@@ -39,7 +39,7 @@ EXPECTED = (1, 2, 2.8, 4, 5, 6, 7.5)  # people of a rare kind that a sample has 
 RARE = (0.001, 0.003, 0.01, 0.03, 0.1)  # shares of people who are another kind
 LEVEL, LEAST = 0.95, 0.94
 AGAIN = (0.9, 0.945)  # a coverage in here may be low by chance: the cell is drawn again, with more draws
-USED = {"shares": "share_interval", "areas": "area_interval"}
+USED = {"shares": "share_interval", "areas": "area_interval", "calibration": "calibration.fit"}
 DECIDING = (
     USED["shares"],
     "Gaffke",
@@ -51,12 +51,17 @@ DECIDING = (
     "median_interval",
     "precision_of_people",
     "wait.effects",
+    USED["calibration"],
 )
 LARGEST = 200  # people up to whom areas, which are slow to draw, have all their draws; half of them above
 FEW = 3  # pictures a person of areas of ordinary people above
 PLENTY = 10_000_000  # pictures that an area is drawn again with, at most
 WIDTHS = 30  # draws whose widths are averaged where a width is slow
-ONLY = {"effects": (16,), "fourteen": (20,)}  # numbers of runs of the design, and of people in studies made before
+ONLY = {  # numbers of runs of the design, of people in studies made before, and of people one may calibrate on
+    "effects": (16,),
+    "fourteen": (20,),
+    "calibration": (8, 10, 20, 33, 60, 100, 200),
+}
 FALSE_ALARMS = {
     "people": 10,
     "at most": 10_000,
@@ -550,6 +555,132 @@ def effects(n, draws, rng):
         yield family, family, once
 
 
+def calibration_cases(n):
+    """Family, name, gap, people's part, whether they are the same ones, and what else is unlike the ordinary."""
+    for gap, (part, same) in itertools.product((0, 1, 2, 3, 4, 8), SIDES):
+        yield f"people's part {part}, {'same' if same else 'other'} people", f"gap {gap}", gap, part, same, {}
+    for gap in (1, 2, 4):
+        yield "one to nine pictures", f"gap {gap}", gap, 0.3, True, {"uneven": True}
+        yield "twice as many people clean", f"gap {gap}", gap, 0.3, False, {"more": 2}
+        if n <= LARGEST // 5:  # more are slow to draw
+            yield "ten times as many people clean", f"gap {gap}", gap, 0.3, False, {"more": 10}
+        yield "poison spread twice as far", f"gap {gap}", gap, 0.3, True, {"spread": 2.0}
+        yield "heavy tails (t, 5 degrees)", f"gap {gap}", gap, 0.3, True, {"tails": 5}
+    for gap, rare in itertools.product((2, 4, 8), (0.01, 0.03, 0.1)):
+        yield "few never found", f"{rare} of people, others gap {gap}", gap, 0.3, True, {"rare": rare}
+    for gap, expected in itertools.product((4, 8), EXPECTED):
+        if expected / n < 0.5:
+            rare = expected / n
+            yield "hardly any never found", f"{expected} expected, others gap {gap}", gap, 0.3, True, {"rare": rare}
+
+
+SIDES = ((0.0, True), (0.3, True), (0.3, False), (0.6, True), (0.6, False))
+
+
+def best_line(gap, rare=0.0, spread=1.0, tails=0, **_):
+    """The population's line: that of all pictures there might be, which need not lie on a line."""
+    x = np.linspace(-40, 40, 16_001) + gap / 2
+    density = stats.t(tails).pdf if tails else stats.norm.pdf
+    found = density((x - gap) / spread) / spread
+    weight = np.concatenate([density(x), (1 - rare) * found + rare * density(x)]) * (x[1] - x[0])
+    target = np.repeat([0.0, 1.0], len(x))
+    (line,), (settled,) = odds.fit_lines(np.tile(x - gap / 2, 2)[None], target, weight)
+    assert settled
+    return line[1], line[0] - line[1] * gap / 2
+
+
+def calibration(n, draws, rng):
+    """Ranges of probabilities at five scores, of which the worst counts: the truth is the population's line."""
+    for family, name, gap, part, same, other in calibration_cases(n):
+
+        def once(draws, gap=gap, part=part, same=same, other=other):
+            sides = other.get("more", 1) * n, n
+            pictures = [np.full(side, each) for side, each in zip(sides, (5, 3), strict=True)]
+            if other.get("uneven"):
+                pictures = [1 + np.arange(side) % 9 for side in sides]
+            owners = [np.repeat(np.arange(side), each) for side, each in zip(sides, pictures, strict=True)]
+            label = np.repeat([False, True], [len(each) for each in owners])
+            people = np.concatenate([owners[0], owners[1] + (0 if same else sides[0])])
+            slope, intercept = best_line(gap, **other)
+            asked = np.array([-1.0, 0.0, gap / 2, gap, gap + 1])
+            truth = special.expit(slope * asked + intercept)
+            held, widths, size = (
+                defaultdict(list),
+                defaultdict(list),
+                max(1, 40_000 // len(label)),
+            )  # so that a part fits in the cache
+
+            def sample(r):
+                own = [np.sqrt(part) * rng.standard_normal((r, side)) for side in sides]
+                own[1] = own[0] if same else own[1]
+                level = np.concatenate([each[:, owner] for each, owner in zip(own, owners, strict=True)], axis=1)
+                z = level + np.sqrt(1 - part) * rng.standard_normal(level.shape)
+                if other.get("tails"):  # a person's own part and the rest together
+                    z = stats.t.ppf(stats.norm.cdf(z), other["tails"])
+                found = rng.random((r, sides[1])) >= other.get("rare", 0.0)
+                moved = found[:, owners[1]]
+                z[:, label] = np.where(moved, gap + other.get("spread", 1.0) * z[:, label], z[:, label])
+                return z
+
+            def judge(method, low, high):
+                held[method].append((low <= truth + 1e-9) & (high >= truth - 1e-9))
+                widths[method].append(high - low)
+
+            for start in range(0, draws, size):
+                scores = sample(min(size, draws - start))
+                lines = odds.lines_of(scores, label, people, LEVEL)
+                _, *ends = odds.ranges(odds.Lines(*(each[:, None] for each in lines)), asked)
+                judge(USED["calibration"], *special.expit(ends))
+                judge("Wald, pictures", *special.expit(wald(scores, label, asked)))
+                if start < (few := min(RESAMPLES[0], 12_000 // n)):
+                    judge("cluster bootstrap", *bootstrapped(scores[: few - start], label, people, asked, rng))
+            return {
+                method: (
+                    float(np.concatenate(each).mean(axis=0).min()),
+                    float(np.concatenate(widths[method]).mean()),
+                    sum(map(len, each)),
+                )
+                for method, each in held.items()
+            }
+
+        yield family, name, once
+
+
+def wald(scores, label, asked):
+    """The usual interval of the likeliest line, pictures as if independent; anything where there is none."""
+    weight = np.where(label, 1 / label.sum(), 1 / (~label).sum()) * len(label) / 2
+    clean, other = scores[:, ~label], scores[:, label]
+    apart = (clean.max(axis=1) <= other.min(axis=1)) | (other.max(axis=1) <= clean.min(axis=1))
+    low, high = np.full((2, len(scores), len(asked)), [[[-np.inf]], [[np.inf]]])
+    line, _ = odds.fit_lines(scores[~apart], label * 1.0, weight)
+    chance = special.expit(line[:, :1] + line[:, 1:] * scores[~apart])
+    known = weight * chance * (1 - chance)
+    m0, m1, m2 = (np.sum(known * scores[~apart] ** power, axis=1)[:, None] for power in (0, 1, 2))
+    variance = (m2 - 2 * m1 * asked + m0 * asked**2) / np.maximum(m0 * m2 - m1**2, 1e-300)
+    margin = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt(np.maximum(variance, 0))
+    middle = line[:, :1] + line[:, 1:] * asked
+    low[~apart], high[~apart] = middle - margin, middle + margin
+    return low, high
+
+
+def bootstrapped(scores, label, people, asked, rng):
+    """Percentile bootstrap over people of Platt's line, the shares of wrong labels drawn too: formerly the book's."""
+    ends, again = [], RESAMPLES[1] // 2
+    sides = [np.unique(people[label == side]) for side in (False, True)]
+    groups = [sides[0]] if np.array_equal(*sides) else sides
+    for x in scores:
+        often = np.zeros((again, people.max() + 1))
+        for group in groups:
+            often[:, group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), size=again)
+        weight = often[:, people]
+        total = np.where(label, (weight * label).sum(axis=1)[:, None], (weight * ~label).sum(axis=1)[:, None])
+        wrong = [1 - rng.random((again, 1)) ** (1 / (len(side) + 1)) for side in sides]
+        line, _ = odds.fit_lines(np.tile(x, (again, 1)), np.where(label, 1 - wrong[1], wrong[0]), weight / total)
+        chance = special.expit(line[:, :1] + line[:, 1:] * asked)
+        ends.append(np.quantile(chance, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0))
+    return np.moveaxis(np.array(ends), 1, 0)
+
+
 MAKERS = {
     "shares": shares,
     "differences": differences,
@@ -565,6 +696,7 @@ MAKERS = {
         n, draws, rng, itertools.chain(share_cases((14,)), rare_share_cases(n, (14,)))
     ),
     "rare areas": lambda n, draws, rng: areas(n, draws, rng, rare_area_cases(n)),
+    "calibration": calibration,
 }
 
 

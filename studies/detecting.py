@@ -335,7 +335,6 @@ def calibrations(run: Run) -> None:
             torch.cat(parts),
             torch.cat([torch.full((len(part),), number > 0) for number, part in enumerate(parts)]),
             torch.cat([clean.identities, *(len(clean.names) + each.identities for each in posted.values())]),
-            seed=registered().seed,
             made_on="made faces, as taken",
             detector=fingerprint.of_file(weights),
         )

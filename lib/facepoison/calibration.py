@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,10 +14,9 @@ import numpy as np
 import safetensors
 import torch
 from PIL import Image, ImageOps
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from facepoison import detect
+from facepoison import detect, odds
 from facepoison.attacks.people import poison_shard
 from facepoison.attacks.presets import find_attack, title_of
 from facepoison.detect import Detector
@@ -25,7 +24,7 @@ from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.experiment import surrogates_of
 from facepoison.extractors.catalog import cache_folder, load_extractor
-from facepoison.intervals import CONFIDENCE, area_interval
+from facepoison.intervals import area_interval
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import list_files, read_folder
 from facepoison.pictures.splits import first_users
@@ -34,7 +33,7 @@ from facepoison.protocol import choose, read_protocol
 from facepoison.store import written_whole
 
 FILE = "calibration.json"
-DRAWS = 200  # of the bootstrap over people
+NEVER = {"start": math.inf, "end": -math.inf}  # where a range is open nowhere: null in a file
 FOLDS = 5
 MOST_PEOPLE, LEAST_PEOPLE = 40, 8  # whose pictures are poisoned to calibrate
 CLEAN = 5  # pictures of each, at most
@@ -46,9 +45,7 @@ class Calibration:
     """The line from a detector's logits to log-odds of being poisoned, at even odds beforehand (Platt 1999).
 
     Attributes:
-        slope: Of the line.
-        intercept: Likewise.
-        draws: Slope and intercept as they come out of other draws of people.
+        lines: That line and its 95 % range, see ``odds.lines_of``; numbers to six digits.
         people: Whose pictures it was fitted to.
         pictures: How many, clean and poisoned.
         made_on: What they are, in words.
@@ -56,9 +53,7 @@ class Calibration:
         date: When, if that is known.
     """
 
-    slope: float
-    intercept: float
-    draws: tuple[tuple[float, float], ...] = field(repr=False)
+    lines: odds.Lines[float]
     people: int
     pictures: int
     made_on: str
@@ -67,49 +62,31 @@ class Calibration:
 
     def probability(self, logits: Tensor) -> Tensor:
         """Probability of being poisoned, and the ends of its 95 % range: float64 (N, 3) for logits (N,)."""
-        x = logits.detach().cpu().double()
-        value = torch.sigmoid(self.slope * x + self.intercept)
-        drawn = torch.tensor(self.draws, dtype=torch.float64)
-        others = torch.sigmoid(drawn[:, :1] * x + drawn[:, 1:])
-        tail = (1 - CONFIDENCE) / 2
-        low, high = others.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
-        return torch.stack([value, torch.minimum(low, value), torch.maximum(high, value)], dim=1)
+        found = odds.ranges(self.lines, logits.detach().cpu().double().numpy())
+        return torch.sigmoid(torch.from_numpy(np.stack(found, axis=1)))
 
 
-def fit(logits: Tensor, poisoned: Tensor, people: Tensor, *, seed: int, made_on: str, detector: str) -> Calibration:
+def fit(logits: Tensor, poisoned: Tensor, people: Tensor, *, made_on: str, detector: str) -> Calibration:
     """Fit a calibration to scores of pictures of which it is known whether they are poisoned.
 
-    A logistic regression in which clean and poisoned pictures count alike. As in Platt's, a label may be wrong: by a
-    share of 1 / (n + 2) for n people of that side, so that scores that part without overlap are not taken for certain.
-    Each draw of the bootstrap takes people anew, of those with clean, poisoned or both kinds of pictures as many as
-    there are, and a share of its own, from the distribution of which Platt's is the mean: Beta(1, n + 1), that of the
-    share of people unlike all those seen.
+    Clean and poisoned pictures count alike. Where scores part without overlap the value is not taken for certain, and
+    its range tells how little is known between the two kinds: see ``odds.lines_of``. The simulation
+    ``benchmarks/coverage.py`` vouches for ranges from eight people on, whose scores rise with the odds of poison.
 
     Args:
         logits: Scores (N,).
         poisoned: Which pictures are, bool (N,).
-        people: Whose they are, int64 (N,).
-        seed: Of the bootstrap.
+        people: Whose they are, int64 (N,); two or more on each side, and the same or others.
         made_on: What the pictures are, in words; no names.
         detector: SHA-256 of the detector's weights.
 
     Raises:
         InputError: scores, labels and people do not fit each other, scores are not finite or all the same, one of the
-            two kinds is missing, or all pictures are one person's.
+            two kinds is missing, or all pictures of a kind are one person's.
     """
     _check(logits, poisoned, people)
-    groups, n = _groups(poisoned, people), len(people.unique())  # type: ignore[no-untyped-call]
-    sides = [len(people[poisoned == side].unique()) for side in (False, True)]  # type: ignore[no-untyped-call]
-    row = torch.unique(people, return_inverse=True)[1]
-    slope, intercept = _line(logits, poisoned, torch.ones(len(logits)), [1 / (side + 2) for side in sides])
-    stream = generator(seed, "calibration")
-    draws = []
-    for _ in range(DRAWS):
-        taken = torch.cat([some[torch.randint(len(some), (len(some),), generator=stream)] for some in groups])
-        luck = torch.rand(2, generator=stream, dtype=torch.float64).tolist()
-        wrong = [1 - u ** (1 / (side + 1)) for u, side in zip(luck, sides, strict=True)]
-        draws.append(_line(logits, poisoned, taken.bincount(minlength=n)[row], wrong))
-    return Calibration(slope, intercept, tuple(draws), n, len(logits), made_on, detector)
+    lines = _lines(logits, poisoned, people)
+    return Calibration(lines, len(people.unique()), len(logits), made_on, detector)  # type: ignore[no-untyped-call]
 
 
 def _check(logits: Tensor, poisoned: Tensor, people: Tensor) -> None:
@@ -121,8 +98,8 @@ def _check(logits: Tensor, poisoned: Tensor, people: Tensor) -> None:
         raise InputError(f"calibration: labels {poisoned.dtype}, people {people.dtype}; give bool and int64")
     if not bool(poisoned.any()) or bool(poisoned.all()):
         raise InputError("calibration: pictures of one kind only; give clean and poisoned ones")
-    if len(people.unique()) < 2:  # type: ignore[no-untyped-call]
-        raise InputError("calibration: pictures of one person only; give those of several")
+    if any(len(people[poisoned == side].unique()) < 2 for side in (False, True)):  # type: ignore[no-untyped-call]
+        raise InputError("calibration: clean or poisoned pictures of one person only; give those of several")
     if not bool(logits.isfinite().all()) or float(logits.min()) == float(logits.max()):
         raise InputError("calibration: scores are all the same, or not finite; check detector and pictures")
 
@@ -136,22 +113,11 @@ def _groups(poisoned: Tensor, people: Tensor) -> list[Tensor]:
     return [some.nonzero().flatten() for some in kinds if bool(some.any())]
 
 
-def _line(logits: Tensor, poisoned: Tensor, counts: Tensor, wrong: list[float]) -> tuple[float, float]:
-    """Slope and intercept, to six digits, of pictures that count so often, clean labels and others wrong so often."""
-    x, label, count = logits.detach().cpu().double().numpy(), poisoned.cpu().numpy(), counts.double().numpy()
-    middle, spread = float(x.mean()), float(x.std())
-    weight = count / np.where(label, count[label].sum(), count[~label].sum())
-    sure = np.where(label, 1 - wrong[1], wrong[0])  # that the picture is poisoned
-    z = np.tile((x - middle) / spread, 2)[:, None]
-    target = np.repeat([1, 0], len(x))
-    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8)
-    model.fit(z, target, np.concatenate([weight * sure, weight * (1 - sure)]))
-    slope = float(model.coef_[0, 0]) / spread
-    return _short(slope), _short(float(model.intercept_[0]) - slope * middle)
-
-
-def _short(number: float) -> float:
-    return float(f"{number:.6g}")
+def _lines(logits: Tensor, poisoned: Tensor, people: Tensor) -> odds.Lines[float]:
+    """Lines of one sample, to six digits."""
+    scores = logits.detach().cpu().double().numpy()
+    found = odds.lines_of(scores[None], poisoned.cpu().numpy(), people.cpu().numpy())
+    return odds.Lines(*(float(f"{float(number[0]):.6g}") for number in found))
 
 
 def write(calibration: Calibration, path: Path) -> None:
@@ -160,7 +126,9 @@ def write(calibration: Calibration, path: Path) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    lines = [f'  "{name}": {json.dumps(value)}' for name, value in asdict(calibration).items()]
+    numbers = calibration.lines._asdict().items()
+    told = asdict(calibration) | {"lines": {name: None if math.isinf(x) else x for name, x in numbers}}
+    lines = [f'  "{name}": {json.dumps(value)}' for name, value in told.items()]
     with written_whole(path) as scratch:
         scratch.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
@@ -173,12 +141,14 @@ def read(path: Path) -> Calibration:
     """
     try:
         told = json.loads(path.read_text())
-        draws = tuple((float(slope), float(intercept)) for slope, intercept in told["draws"])
-        line = float(told["slope"]), float(told["intercept"])
-        if not draws or not all(math.isfinite(number) for pair in (*draws, line) for number in pair):
-            raise ValueError("no draws, or numbers that are not finite")
+        if "draws" in told:
+            raise ValueError("made by an earlier version, whose ranges were too narrow")
+        found = [(name, told["lines"][name]) for name in odds.Lines._fields]
+        lines = odds.Lines(*(float(NEVER[name] if number is None else number) for name, number in found))
+        if not all(math.isfinite(number) for number in lines[:-2]) or any(map(math.isnan, lines)):
+            raise ValueError("numbers that are not finite")
         words = str(told["made_on"]), str(told["detector"]), str(told["date"])
-        return Calibration(*line, draws, int(told["people"]), int(told["pictures"]), *words)
+        return Calibration(lines, int(told["people"]), int(told["pictures"]), *words)
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         remedy = "restore it from the project" if path.parent == detect.DETECTORS else "delete it"
         why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
@@ -299,22 +269,23 @@ def calibrate(folder: Path, detector: Detector, say: Callable[[str], None] = pri
             kept = poison_shard(attack, clean.of(user).pixels[:1], surrogates, seed=setting.seed, public=others)
             found.append(kept.arrays["pixels"])
             done, made, seconds = done + 1, made + kept.computed_now, seconds + kept.seconds * kept.computed_now
-            left = seconds / max(1, made) * (len(users) * len(attacks) - done) / 60
-            say(f"{attack.title}: {len(found)} of {len(users)} people" + (f", {left:.0f} min left" if made else ""))
+            minutes = seconds / max(1, made) * (len(users) * len(attacks) - done) / 60
+            rest = f", {minutes:.0f} min left" if made else ""
+            say(f"{attack.title}: {len(found)} of {len(users)} people{rest}")
         parts.append(detect.scores(detector, torch.cat(found)))
         who.append(torch.tensor(users))
     logits, people = torch.cat(parts), torch.cat(who)
     number = torch.cat([torch.full((len(part),), place) for place, part in enumerate(parts)])
     poisoned = number > 0
-    odds = left_out(logits, poisoned, people, setting.seed)
+    left = left_out(logits, poisoned, people, setting.seed)
     say(f"measured on people left out of the calibration, {FOLDS} groups of them in turn; 95 % intervals:")
-    say(f"area under the ROC curve {_said(area(odds, poisoned, people))}")
+    say(f"area under the ROC curve {_said(area(left, poisoned, people))}")
     for place, attack in enumerate(attacks, 1):
         own = number == place
-        say(f"{title_of(attack)} found, at probability 0.5: {_said(share(odds[own] > 0, people[own]))}")
-    say(f"found, all together: {_said(share(odds[poisoned] > 0, people[poisoned]))}")
-    say(f"false alarms: {_said(share(odds[~poisoned] > 0, people[~poisoned]))}")
-    fitted = fit(logits, poisoned, people, seed=setting.seed, made_on="a folder", detector=detector.sha256)
+        say(f"{title_of(attack)} found, at probability 0.5: {_said(share(left[own] > 0, people[own]))}")
+    say(f"found, all together: {_said(share(left[poisoned] > 0, people[poisoned]))}")
+    say(f"false alarms: {_said(share(left[~poisoned] > 0, people[~poisoned]))}")
+    fitted = fit(logits, poisoned, people, made_on="a folder", detector=detector.sha256)
     return replace(fitted, date=datetime.now(UTC).date().isoformat())
 
 
@@ -355,20 +326,18 @@ def left_out(logits: Tensor, poisoned: Tensor, people: Tensor, seed: int) -> Ten
     stream = generator(seed, "calibration", "folds")
     for some in _groups(poisoned, people):
         fold[some[torch.randperm(len(some), generator=stream)]] = torch.arange(len(some)) % FOLDS
-    odds = torch.zeros(len(logits), dtype=torch.float64)
+    found = torch.zeros(len(logits), dtype=torch.float64)
     for number in fold.unique().tolist():  # type: ignore[no-untyped-call]
         asked = fold[row] == number
         rest = ~asked
         _check(logits[rest], poisoned[rest], people[rest])
-        sides = [len(people[rest & (poisoned == side)].unique()) for side in (False, True)]  # type: ignore[no-untyped-call]
-        wrong = [1 / (side + 2) for side in sides]
-        slope, intercept = _line(logits[rest], poisoned[rest], torch.ones(int(rest.sum())), wrong)
-        odds[asked] = slope * logits[asked].double() + intercept
-    return odds
+        lines = _lines(logits[rest], poisoned[rest], people[rest])
+        found[asked] = lines.slope * logits[asked].double() + lines.intercept
+    return found
 
 
-def area(odds: Tensor, poisoned: Tensor, people: Tensor) -> Rate:
+def area(log_odds: Tensor, poisoned: Tensor, people: Tensor) -> Rate:
     """Area under the ROC curve, with its interval over people; see ``intervals.area_interval``."""
     who, clean = people.numpy(), ~poisoned
-    value, low, high = area_interval(odds[clean].numpy(), who[clean], odds[poisoned].numpy(), who[poisoned])
-    return Rate(value, len(people.unique()), len(odds), low, high)  # type: ignore[no-untyped-call]
+    value, low, high = area_interval(log_odds[clean].numpy(), who[clean], log_odds[poisoned].numpy(), who[poisoned])
+    return Rate(value, len(people.unique()), len(log_odds), low, high)  # type: ignore[no-untyped-call]
