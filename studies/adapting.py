@@ -15,7 +15,8 @@ from facepoison import experiment, shipped, timeline
 from facepoison.adapt import ROBUST, by_people, harden, poison_people
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import WEIGHTS, load_extractor, record
-from facepoison.extractors.training import find_recipe, training_pictures
+from facepoison.extractors.recipes import find_recipe
+from facepoison.extractors.training import training_pictures
 from facepoison.pictures import Pictures
 from facepoison.poisons.hardened import hardened
 from facepoison.poisons.similarity import change

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +19,14 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 import fingerprint
-from facepoison.device import batches, generator, has_bfloat16, pick_device
+from facepoison.device import batches, generator, pick_device
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
 from facepoison.pictures.handling import handle_at_random
 from facepoison.poisons.lowkey import Perceptual
 from facepoison.poisons.similarity import squared_change
-from facepoison.store import of_weights, remember, resumable, written_whole
+from facepoison.store import of_weights, remember
+from facepoison.training import Training, learn, seeded
 
 DETECTORS = fingerprint.LIB.parent / "data" / "detectors"
 DEFAULT = "residual"  # which of these ``python -m facepoison detect`` asks: on photographs it finds more
@@ -187,40 +186,18 @@ def train_detector(
     model = _begun(recipe, seed) if start is None else copy.deepcopy(start).requires_grad_(True)
     model = model.to(where).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(model.parameters(), recipe.rate, weight_decay=recipe.weight_decay)
-    done = 0
-    given = {"clean": clean, "poisons": list(poisons.items()), "recipe": recipe, "seed": seed, "start": start}
-    checkpoint = resumable(scratch, recipe.name, ".pt", by=[train_detector], **given) if scratch is not None else None
-    if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=where, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        done = int(state["step"])
     target = torch.cat([torch.zeros(recipe.batch // 2), torch.ones(recipe.batch // 2)]).to(where)
-    first, begun, last = done, time.perf_counter(), time.perf_counter()
-    for step in range(done, steps):
-        stream = generator(seed, "detector", step)
-        pictures = to_float(_drawn(clean, list(poisons.values()), recipe, stream).to(where))
-        warm = min(1.0, (step + 1) / max(1.0, recipe.warm_up * steps))
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * warm * (1 + math.cos(math.pi * step / steps)) / 2
-        with torch.autocast(where.type, torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16(where.type)):
-            logits = model(pictures)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), target)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        if step + 1 == steps and not math.isfinite(loss.item()):
-            raise InputError(f"{recipe.name}: training ran away (loss {loss.item()}); take a smaller rate")
-        now = time.perf_counter()
-        if (checkpoint or report) and (now - last > every or step + 1 == steps):
-            last = now
-            if checkpoint is not None:
-                state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
-                with written_whole(checkpoint) as file:
-                    torch.save(state, file)
-            if report:
-                left = (now - begun) / (step + 1 - first) * (steps - step - 1) / 60
-                report(f"{recipe.name}: step {step + 1} of {steps}, loss {loss.item():.3f}, {left:.1f} min left")
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        pictures = _drawn(clean, list(poisons.values()), recipe, generator(seed, "detector", step))
+        return to_float(pictures.to(where)), target
+
+    def loss(_: int, logits: Tensor, poisoned: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, poisoned)
+
+    parts = {"clean": clean, "poisons": list(poisons.items()), "recipe": recipe, "seed": seed, "start": start}
+    training = Training(recipe.name, steps, recipe.warm_up * steps, recipe.bfloat16, batch, loss, parts)
+    learn(training, model, optimiser, scratch=scratch, report=report, every=every)
     return _finished(model, recipe.name)
 
 
@@ -254,8 +231,7 @@ def _finished(model: Detector, name: str) -> Detector:
 
 def _begun(recipe: Recipe, seed: int) -> Detector:
     """A detector with the weights that a seed draws."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(seed, "detector", "weights").initial_seed())
+    with seeded(seed, "detector", "weights"):
         return Detector(recipe.residual)
 
 
