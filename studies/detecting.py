@@ -615,11 +615,11 @@ def craft_evading(
     preset = experiment.PRESETS["lowkey"]
     assert isinstance(preset, LowKey)
     how = {"weight": asked["weight"], "visible": preset.weight, "margin": asked["margin"]}
-    alarm = detect.evading(network, **how)
+    alarm = detect.Evading(network, **how)
     return store.remember(
         "evading",
         lambda: {"pixels": lowkey(clean, surrogates, preset, seed=seed, perceptual=alarm)},
-        by=[lowkey, detect.evading, load_extractor],
+        by=[lowkey, detect.Evading, load_extractor],
         clean=clean,
         surrogates=list(surrogates),
         detector=network,

@@ -10,9 +10,8 @@ from typing import Any
 from facepoison import experiment, shipped, timeline
 from facepoison.device import pick_device
 from facepoison.extractors import Extractor
-from facepoison.extractors.augmentation import STRONG
 from facepoison.extractors.catalog import find_entry, load_extractor
-from facepoison.extractors.recipes import Recipe, find_recipe
+from facepoison.extractors.recipes import STRONG, Recipe, find_recipe
 from facepoison.extractors.training import fit, rank_1, snapshot, training_pictures
 from facepoison.poisons.similarity import change
 from facepoison.protection import rank_one

@@ -23,7 +23,6 @@ from facepoison.device import batches, generator, pick_device
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
 from facepoison.pictures.handling import handle_at_random
-from facepoison.poisons.lowkey import Perceptual
 from facepoison.poisons.similarity import squared_change
 from facepoison.store import of_weights, remember
 from facepoison.training import Training, learn, seeded
@@ -154,10 +153,9 @@ def train_detector(
         seed: Of weights, draws and what befalls the pictures.
         start: A detector to go on from; it stays as it is.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        scratch: Folder in which the state is kept, under the key of all that decides the result, and from which a
-            killed training resumes to the same.
-        report: Receives lines on how it goes.
-        every: Seconds between two times that the state is kept; each also reports.
+        scratch: As of ``learn``; a killed training resumes to the same.
+        report: As of ``learn``.
+        every: As of ``learn``.
 
     Returns:
         The detector, frozen, in evaluation mode, its weights rounded to half precision as files hold them.
@@ -192,11 +190,9 @@ def train_detector(
         pictures = _drawn(clean, list(poisons.values()), recipe, generator(seed, "detector", step))
         return to_float(pictures.to(where)), target
 
-    def loss(_: int, logits: Tensor, poisoned: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, poisoned)
-
     parts = {"clean": clean, "poisons": list(poisons.items()), "recipe": recipe, "seed": seed, "start": start}
-    training = Training(recipe.name, steps, recipe.warm_up * steps, recipe.bfloat16, batch, loss, parts)
+    loss, warm_up = F.binary_cross_entropy_with_logits, recipe.warm_up * steps
+    training = Training(recipe.name, steps, warm_up, recipe.bfloat16, batch, loss, parts)
     learn(training, model, optimiser, scratch=scratch, report=report, every=every)
     return _finished(model, recipe.name)
 
@@ -357,11 +353,6 @@ class Evading:
         """As ``poisons.lowkey.Perceptual``: (B,) for float pictures and their originals (B, 3, H, W)."""
         alarm = F.relu(self.detector(pictures) + self.margin)
         return squared_change(pictures, clean) + self.weight / self.visible * alarm
-
-
-def evading(detector: Detector, weight: float, visible: float, margin: float) -> Perceptual:
-    """A distance for ``poisons.lowkey`` that also counts the detector's alarm; see ``Evading``."""
-    return Evading(detector, weight, visible, margin)
 
 
 def check_pictures(pixels: Tensor, what: str) -> None:

@@ -147,10 +147,9 @@ def fine_tune(
         labels: Who is on each picture, int64 (G,), not negative, of two people or more.
         preset: How to train.
         seed: Of the draws; galleries with the same labels are drawn from in the same order.
-        scratch: Folder in which the state is kept, under the key of all that decides the result, and from which a
-            killed training resumes to the same.
-        report: Receives lines on how it goes.
-        every: Seconds between two times that the state is kept; each also reports.
+        scratch: As of ``learn``; a killed training resumes to the same.
+        report: As of ``learn``.
+        every: As of ``learn``.
 
     Returns:
         The trained copy, frozen, in evaluation mode, on the extractor's device.
@@ -186,12 +185,9 @@ def fine_tune(
         pictures = torch.where(mirrored[step, :, None, None, None].to(device), pictures.flip(3), pictures)
         return pictures, dense[some].to(device)
 
-    def loss(_: int, logits: Tensor, who: Tensor) -> Tensor:
-        return F.cross_entropy(logits, who)
-
     parts = {"extractor": extractor, "pixels": pixels, "labels": labels, "preset": preset, "seed": seed}
     warm_up = preset.warm_up * preset.steps
-    training = Training(preset.name, preset.steps, warm_up, preset.bfloat16, batch, loss, parts)
+    training = Training(preset.name, preset.steps, warm_up, preset.bfloat16, batch, F.cross_entropy, parts)
     learn(training, model, optimiser, scratch=scratch, report=report, every=every)
     return model.eval().requires_grad_(False)
 

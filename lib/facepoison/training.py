@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ class Training:
         warm_up: Steps over which the learning rates grow, before they follow a cosine to zero.
         bfloat16: Whether the network computes in bfloat16, where the device has it; weights, loss and updates stay
             float32.
-        batch: For a step, from 0: what the network sees, float32 (B, 3, H, W), and the truth (B,), both on its device.
-        loss: Of a step, from what the network says of a batch, float32 (B, ...), and the truth.
+        batch: For a step, from 0: what the network sees, float32 (B, ...) on its device, and what the loss then needs.
+        loss: From what the network says of a batch, float32 (B, ...), and what the batch came with.
         decided_by: Everything but the code that decides the result, as the parts of ``store.key``.
     """
 
@@ -43,8 +43,8 @@ class Training:
     steps: int
     warm_up: float
     bfloat16: bool
-    batch: Callable[[int], tuple[Tensor, Tensor]]
-    loss: Callable[[int, Tensor, Tensor], Tensor]
+    batch: Callable[[int], tuple[Tensor, Any]]
+    loss: Callable[[Tensor, Any], Tensor]
     decided_by: Mapping[str, object]
 
 
@@ -74,15 +74,6 @@ class Curve:
             self.accuracy.append(round(int(hits) / seen, 4))
             self._since = 0.0, 0, 0
 
-    def state_dict(self) -> dict[str, object]:
-        """All that it goes on from."""
-        losses, hits, seen = self._since
-        return asdict(self) | {"since": (float(losses), int(hits), seen)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state_dict`` gave."""
-        self.step, self.loss, self.accuracy, self._since = (state[key] for key in ("step", "loss", "accuracy", "since"))
-
     def __str__(self) -> str:
         return f"loss {self.loss[-1]:.3f}, accuracy {self.accuracy[-1]:.1%}, " if self.step else ""
 
@@ -96,14 +87,7 @@ def seeded(seed: int, *labels: str | int) -> Iterator[None]:
 
 
 def rate_at(step: int, steps: int, warm_up: float, highest: float) -> float:
-    """The learning rate of a step: it grows on a line over ``warm_up`` steps, under a cosine that falls to zero.
-
-    Args:
-        step: From 0 to ``steps`` - 1.
-        steps: All of them.
-        warm_up: In steps; none where it is less than one.
-        highest: Reached where there is no warm-up, and nearly so after a short one.
-    """
+    """The learning rate of a step: it grows on a line over ``warm_up`` steps, under a cosine that falls to zero."""
     warm = min(1.0, (step + 1) / max(1.0, warm_up))
     return highest * warm * (1 + math.cos(math.pi * (step / steps))) / 2
 
@@ -141,27 +125,28 @@ def learn(
     name, steps = training.name, training.steps
     device = next(network.parameters()).device
     highest = [group["lr"] for group in optimiser.param_groups]
-    parts: dict[str, Any] = {"network": network, "optimiser": optimiser, "head": head, "curve": curve}
-    parts = {part: each for part, each in parts.items() if each is not None}
+    parts: dict[str, Any] = {"network": network, "optimiser": optimiser} | ({"head": head} if head is not None else {})
     checkpoint, first, before = None, 0, 0.0
     if scratch is not None:
         by: list[Callable[..., object]] = [learn, training.batch, training.loss]
         checkpoint = resumable(scratch, name, ".pt", by=by, **training.decided_by)
     if checkpoint is not None and checkpoint.is_file():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        first, before = int(state["step"]), float(state["seconds"])
         for part, each in parts.items():
             each.load_state_dict(state[part])
-        first, before = int(state["step"]), float(state["seconds"])
-        if report and curve is not None:
-            report(f"{name}: goes on from step {first} of {steps}")
+        if curve is not None:
+            vars(curve).update(state["curve"])
+            if report:
+                report(f"{name}: goes on from step {first} of {steps}")
     start = last = time.perf_counter()
     for step in range(first, steps):
-        seen, truth = training.batch(step)
+        seen, along = training.batch(step)
         for group, top in zip(optimiser.param_groups, highest, strict=True):
             group["lr"] = rate_at(step, steps, training.warm_up, top)
         with torch.autocast(device.type, torch.bfloat16, enabled=training.bfloat16 and has_bfloat16(device.type)):
             said = network(seen)
-        loss = training.loss(step, said.float(), truth)
+        loss = training.loss(said.float(), along)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -175,11 +160,15 @@ def learn(
         last = now
         if checkpoint is not None:
             state = {part: each.state_dict() for part, each in parts.items()}
-            state |= {"step": done, "seconds": before + now - start}
+            state |= {
+                "step": done,
+                "seconds": before + now - start,
+                "curve": vars(curve) if curve is not None else None,
+            }
             with written_whole(checkpoint) as file:
                 torch.save(state, file)
         if report:
             pace = (done - first) / (now - start)
-            told = f"{curve}{pace * len(truth):.0f} pictures/s" if curve is not None else f"loss {loss.item():.3f}"
+            told = f"{curve}{pace * len(seen):.0f} pictures/s" if curve is not None else f"loss {loss.item():.3f}"
             report(f"{name}: step {done} of {steps}, {told}, {(steps - done) / pace / 60:.1f} min left")
     return before + time.perf_counter() - start

@@ -18,11 +18,11 @@ STEPS, BATCH = 12, 6
 
 def some_batch(step):
     rng = generator(1, "batch", step)
-    return torch.rand(BATCH, 3, generator=rng), torch.randint(2, (BATCH,), generator=rng).float()
+    return torch.rand(BATCH, 3, generator=rng), (step, torch.randint(2, (BATCH,), generator=rng).float())
 
 
-def cross_entropy(_, said, truth):
-    return F.binary_cross_entropy_with_logits(said[:, 0], truth)
+def cross_entropy(said, along):
+    return F.binary_cross_entropy_with_logits(said[:, 0], along[1])
 
 
 def plan(**changes):
@@ -40,7 +40,8 @@ def begun(rate=0.1):
 def judged(head, curve):
     """A loss that has weights of its own and keeps a curve."""
 
-    def loss(step, said, truth):
+    def loss(said, along):
+        step, truth = along
         logits = head(said)[:, 0]
         value = F.binary_cross_entropy_with_logits(logits, truth)
         curve.see(step, STEPS, value, (logits > 0) == (truth > 0))
@@ -134,7 +135,7 @@ def test_a_curve_has_a_point_for_every_hundredth_of_the_steps():
 
 def test_a_training_that_runs_away_is_no_result(tmp_path):
     network, _, optimiser = begun()
-    lost = plan(loss=lambda step, said, truth: said.sum() * math.nan)
+    lost = plan(loss=lambda said, along: said.sum() * math.nan)
     with pytest.raises(InputError, match=r"three weights: training ran away \(loss nan\); take smaller rates"):
         learn(lost, network, optimiser, scratch=tmp_path)
     assert not list(tmp_path.iterdir())

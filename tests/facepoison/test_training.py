@@ -15,7 +15,6 @@ import fingerprint
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import training
-from facepoison.extractors.augmentation import Augmentation, augment
 from facepoison.extractors.losses import (
     adaface_quality,
     contrastive_loss,
@@ -25,8 +24,8 @@ from facepoison.extractors.losses import (
     triplet_loss,
     turned_logits,
 )
-from facepoison.extractors.recipes import PAIRING, RECIPES, Loss, Recipe, find_recipe
-from facepoison.extractors.training import arrange, fit, rank_1, schedule
+from facepoison.extractors.recipes import PAIRING, RECIPES, Augmentation, Loss, Recipe, find_recipe
+from facepoison.extractors.training import arrange, augment, fit, rank_1, schedule
 
 TINY = Recipe("tiny", "tiny", 6, 8, 3, "cosface", scale=10.0, margin=0.1, held_out=4, batch=12, warm_up=2)
 

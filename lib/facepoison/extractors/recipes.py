@@ -6,10 +6,39 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from facepoison.errors import InputError
-from facepoison.extractors.augmentation import CROPS, STRONG, USUAL, Augmentation
 
 Loss = Literal["softmax", "cosface", "arcface", "triplet", "magface", "contrastive", "adaface"]
 PAIRING: tuple[Loss, ...] = ("triplet", "contrastive")  # compare the pictures of a batch, without a classifier
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes to training pictures; every amount is drawn uniformly for each picture.
+
+    Attributes:
+        shift: Largest shift, in pixels of 64.
+        zoom: Largest relative change of size.
+        turn: Largest rotation in radians.
+        colour: Largest relative change of each channel's gain; contrast changes by twice, brightness by as much.
+        blur: Largest weight of a blur with binomial weights 1, 2, 1, of a third of the pictures.
+        noise: Largest standard deviation of Gaussian noise on [0, 1], of another third.
+        cutout: Chance that a square of 12 to 24 pixels is painted over.
+        shrink: Chance that a picture is taken to a quarter, three eighths or half of its size and back.
+    """
+
+    shift: float = 2.0
+    zoom: float = 0.03
+    turn: float = 0.05
+    colour: float = 0.05
+    blur: float = 0.7
+    noise: float = 0.02
+    cutout: float = 0.1
+    shrink: float = 0.0
+
+
+USUAL = Augmentation()
+CROPS = Augmentation(zoom=0.0, turn=0.0, colour=0.0, blur=0.0, noise=0.0, cutout=0.0)
+STRONG = Augmentation(shift=3.0, zoom=0.06, turn=0.08, colour=0.12, blur=1.0, noise=0.03, cutout=0.2, shrink=0.3)
 
 
 @dataclass(frozen=True)
@@ -93,7 +122,7 @@ RECIPES: dict[str, Recipe] = {
             20,
             7,
             "contrastive",
-            scale=1 / 0.07,
+            1 / 0.07,
             rate=2e-3,
             together=2,
         ),

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -19,10 +20,9 @@ import fingerprint
 from facepoison.device import batches, device_kind, generator, pick_device, versions
 from facepoison.extractors import Extractor, Preprocessing, embed
 from facepoison.extractors.architectures import ARCHITECTURES
-from facepoison.extractors.augmentation import augment
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.losses import Head, judge
-from facepoison.extractors.recipes import Recipe
+from facepoison.extractors.recipes import Augmentation, Recipe
 from facepoison.pictures import to_float
 from facepoison.pictures.synthetic import make_pictures
 from facepoison.store import resumable, written_whole
@@ -30,6 +30,7 @@ from facepoison.training import Curve, Training, learn, seeded
 
 CONTRACT = Preprocessing(size=64)
 SHARD = 25  # identities in one file of training pictures
+SHRUNK = (16, 24, 32)  # sides, in pixels of 64, that low-resolution augmentation takes pictures through
 
 
 def training_pictures(
@@ -72,6 +73,52 @@ def training_pictures(
             seconds += float(shard.metadata()["seconds"])
     pixels = torch.cat(shards)
     return pixels.view(total, recipe.per_person, *pixels.shape[1:]), seconds
+
+
+def augment(pictures: Tensor, how: Augmentation, rng: torch.Generator, amount: float = 1.0) -> Tensor:
+    """Randomly changed copies of float pictures (B, 3, H, W) in [0, 1]; ``amount`` scales every change but the flip."""
+    b, _, height, width = pictures.shape
+    device = pictures.device
+
+    def draw(low: float, high: float, *shape: int) -> Tensor:
+        return (low + (high - low) * torch.rand(b, *shape, generator=rng)).to(device)
+
+    flip = 1 - 2 * (draw(0, 1) < 0.5).float()
+    turn, zoom = how.turn * amount * draw(-1, 1), 1 + how.zoom * amount * draw(-1, 1)
+    shift = 2 * how.shift / 64 * amount * draw(-1, 1, 2)
+    cosine, sine = torch.cos(turn) * zoom, torch.sin(turn) * zoom
+    rows = [cosine * flip, -sine, shift[:, 0], sine * flip, cosine, shift[:, 1]]
+    grid = F.affine_grid(torch.stack(rows, 1).view(b, 2, 3), [b, 3, height, width], align_corners=False)
+    out = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+
+    third = b // 3  # batches come in random order: a third of each is blurred, another is made noisy
+    blurred = out[:third]
+    for dim in (2, 3):
+        n = blurred.shape[dim]
+        edges = [blurred.narrow(dim, 0, 1), blurred, blurred.narrow(dim, n - 1, 1)]
+        wide = torch.cat(edges, dim)
+        blurred = (wide.narrow(dim, 0, n) + 2 * blurred + wide.narrow(dim, 2, n)) / 4
+    out[:third] = torch.lerp(out[:third], blurred, how.blur * amount * draw(0, 1, 1, 1, 1)[:third])
+
+    gain = (1 + how.colour * amount * draw(-1, 1, 3, 1, 1)) * (1 + 2 * how.colour * amount * draw(-1, 1, 1, 1, 1))
+    out = out * gain + how.colour * amount * draw(-1, 1, 1, 1, 1)
+
+    if how.shrink:  # before noise, as a camera far away has it
+        choice = torch.where(draw(0, 1) < how.shrink * amount, len(SHRUNK) * draw(0, 1), -1.0).floor()
+        for index, pixels in enumerate(SHRUNK):
+            chosen = (choice == index).nonzero().flatten()
+            if len(chosen):
+                small = F.interpolate(out[chosen], (pixels * height // 64, pixels * width // 64), mode="area")
+                out[chosen] = F.interpolate(small, (height, width), mode="bilinear", align_corners=False)
+
+    noise = torch.randn(out[-third:].shape, generator=rng).to(device)
+    out[-third:] += how.noise * amount * draw(0, 1, 1, 1, 1)[-third:] * noise
+
+    side = draw(12, 24, 1, 1, 1) / 64 * height / 2
+    y, x = draw(0, height, 1, 1, 1), draw(0, width, 1, 1, 1)
+    rows_, columns = torch.arange(height, device=device).view(1, 1, -1, 1), torch.arange(width, device=device)
+    covered = ((rows_ - y).abs() < side) & ((columns - x).abs() < side) & (draw(0, 1, 1, 1, 1) < how.cutout * amount)
+    return torch.where(covered, draw(0, 1, 3, 1, 1), out).clamp(0, 1)
 
 
 def arrange(people: int, each: int, batch: int, together: int, rng: torch.Generator) -> Tensor:
@@ -135,10 +182,10 @@ def fit(
     Args:
         recipe: What to train.
         pixels: The training pictures.
-        scratch: Folder in which the state is kept, under the key of all that decides the result.
+        scratch: As of ``learn``.
         device: Where to compute.
-        report: Receives lines on how it goes.
-        every: Seconds between two times that the state is kept; each also reports.
+        report: As of ``learn``.
+        every: As of ``learn``.
 
     Returns:
         The network, in training mode on ``device``, the seconds that all runs together took, and the learning curve:
@@ -164,15 +211,16 @@ def fit(
         rng = generator(recipe.seed, recipe.name, "order", epoch)
         return arrange(people, each, recipe.batch, recipe.together, rng)
 
-    def batch(step: int) -> tuple[Tensor, Tensor]:
+    def batch(step: int) -> tuple[Tensor, tuple[int, Tensor, float]]:
         some = order(step // per_epoch)[step % per_epoch]
+        margin, amount = schedule(recipe, step)
         rng = generator(recipe.seed, recipe.name, "augmentation", step)
-        _, amount = schedule(recipe, step)
         pictures = augment(to_float(flat[some].to(device)), recipe.augmentation, rng, amount)
-        return ((pictures - 0.5) / 0.5).contiguous(memory_format=torch.channels_last), (some // each).to(device)
+        inputs = ((pictures - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
+        return inputs, (step, (some // each).to(device), margin)
 
-    def loss(step: int, embeddings: Tensor, labels: Tensor) -> Tensor:
-        margin, _ = schedule(recipe, step)
+    def loss(embeddings: Tensor, along: tuple[int, Tensor, float]) -> Tensor:
+        step, labels, margin = along
         value, right = judge(recipe, head, embeddings, labels, margin)
         curve.see(step, recipe.steps, value, right)
         return value
