@@ -15,7 +15,7 @@ import fingerprint
 from facepoison import calibration, detect, experiment, shipped, store, wait
 from facepoison.adapt import poison_people
 from facepoison.baselines import Kind, baseline_scores, train_baseline
-from facepoison.detect import NETWORK, PLAIN, RESIDUAL, Detector, Recipe, train_detector
+from facepoison.detect import NETWORK, PLAIN, RESIDUAL, Detector, DetectorRecipe, train_detector
 from facepoison.device import batches
 from facepoison.experiment import Poisoned
 from facepoison.extractors import Extractor
@@ -107,7 +107,7 @@ def users_poisons(run: Run) -> dict[str, Posted]:
 class Lesson:
     """What a detector is taught: how, and which attacks."""
 
-    recipe: Recipe
+    recipe: DetectorRecipe
     attacks: tuple[str, ...]
 
 
@@ -122,7 +122,7 @@ def lessons(asked: Mapping[str, Any]) -> dict[str, Lesson]:
     return {recipe.name: Lesson(recipe, every) for recipe in (*whole, plain)} | with_fewer(whole[0], every)
 
 
-def with_fewer(recipe: Recipe, attacks: tuple[str, ...]) -> dict[str, Lesson]:
+def with_fewer(recipe: DetectorRecipe, attacks: tuple[str, ...]) -> dict[str, Lesson]:
     """Lessons by one recipe: each attack alone, then all but each."""
     told: dict[str, tuple[str, ...]] = {f"{experiment.called(attack)} alone": (attack,) for attack in attacks}
     for own in attacks:
@@ -138,7 +138,7 @@ def taught(run: Run, lesson: Lesson) -> Detector:
 
 
 def learnt(
-    run: Run, recipe: Recipe, clean: Tensor, poisons: Mapping[str, Tensor], start: Detector | None = None
+    run: Run, recipe: DetectorRecipe, clean: Tensor, poisons: Mapping[str, Tensor], start: Detector | None = None
 ) -> Detector:
     """A network trained by a recipe on pictures; resumes from a file under ``run.scratch``."""
     how = {"seed": registered().seed, "start": start, "scratch": run.scratch / "detecting", "report": run.say}
@@ -380,7 +380,7 @@ def detecting_crossed_pictures(run: Run) -> None:
     _crossed_handled(run, "detecting_crossed_pictures", NETWORK)
 
 
-def _crossed_handled(run: Run, table: str, recipe: Recipe) -> None:
+def _crossed_handled(run: Run, table: str, recipe: DetectorRecipe) -> None:
     """Attack learnt from x attack posted x handling, with as many poisons by one attack as by another.
 
     Asked about are the poisons that come with the book.

@@ -13,7 +13,7 @@ from torch import Tensor
 from facepoison import detect, experiment, shipped, wait
 from facepoison.adapt import ROBUST, harden
 from facepoison.baselines import baseline_scores, train_baseline
-from facepoison.detect import NETWORK, RESIDUAL, Detector, Recipe
+from facepoison.detect import NETWORK, RESIDUAL, Detector, DetectorRecipe
 from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import first_users, split
@@ -218,7 +218,7 @@ def _network(
     run: Run,
     set_up: Stage,
     asked: Mapping[str, Any],
-    like: Recipe,
+    like: DetectorRecipe,
     *,
     start: str | None = None,
     only: str | None = None,

@@ -30,13 +30,13 @@ from facepoison.training import Training, learn, seeded
 DETECTORS = fingerprint.LIB.parent / "data" / "detectors"
 DEFAULT = "residual"  # which of these ``python -m facepoison detect`` asks: on photographs it finds more
 ASKED = 64  # pictures that are asked about at a time
-WIDTHS = (32, 64, 96)
-RESIDUAL_GAIN = 4.0  # brings what is left after smoothing to about the spread of a picture
-SHIFT = 3  # pixels by which a picture may be moved while a detector learns
+_WIDTHS = (32, 64, 96)
+_RESIDUAL_GAIN = 4.0  # brings what is left after smoothing to about the spread of a picture
+_SHIFT = 3  # pixels by which a picture may be moved while a detector learns
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DetectorRecipe:
     """How a detector is trained.
 
     Attributes:
@@ -48,8 +48,7 @@ class Recipe:
         rate: Highest learning rate of AdamW, reached after a share ``warm_up`` of the steps; a cosine to zero follows.
         warm_up: That share.
         weight_decay: Of all weights.
-        bfloat16: Whether the network computes in bfloat16 while it learns, where the device has it; weights, loss and
-            updates stay float32.
+        bfloat16: As of ``Training``.
     """
 
     name: str
@@ -63,9 +62,9 @@ class Recipe:
     bfloat16: bool = True
 
 
-NETWORK = Recipe("network on pictures")
-RESIDUAL = Recipe("network on residuals", residual=True)
-PLAIN = Recipe("network, nothing handled", handled=0.0)
+NETWORK = DetectorRecipe("network on pictures")
+RESIDUAL = DetectorRecipe("network on residuals", residual=True)
+PLAIN = DetectorRecipe("network, nothing handled", handled=0.0)
 
 
 class _Block(nn.Module):
@@ -93,7 +92,7 @@ class Detector(nn.Module):
     first, which keeps every pixel and costs a quarter.
 
     Args:
-        residual: As in ``Recipe``.
+        residual: As in ``DetectorRecipe``.
         name: What it is called in tables.
         sha256: Of its weights.
     """
@@ -101,7 +100,7 @@ class Detector(nn.Module):
     def __init__(self, residual: bool = False, name: str = "", sha256: str = "") -> None:
         super().__init__()
         self.residual, self.name, self.sha256 = residual, name, sha256
-        narrow, middle, wide = WIDTHS
+        narrow, middle, wide = _WIDTHS
         self.layers = nn.Sequential(
             nn.PixelUnshuffle(2),
             _convolution(12, narrow),
@@ -125,7 +124,7 @@ class Detector(nn.Module):
         seen = F.pad(pictures, (0, odd[1], 0, odd[0]), mode="replicate") if any(odd) else pictures
         if self.residual:
             smooth = F.avg_pool2d(F.pad(seen, (1,) * 4, mode="replicate"), 3, 1)
-            seen = RESIDUAL_GAIN * (seen - smooth)
+            seen = _RESIDUAL_GAIN * (seen - smooth)
         else:
             seen = 2 * seen - 1
         logits: Tensor = self.layers(seen.contiguous(memory_format=torch.channels_last))
@@ -135,7 +134,7 @@ class Detector(nn.Module):
 def train_detector(
     clean: Tensor,
     poisons: Mapping[str, Tensor],
-    recipe: Recipe,
+    recipe: DetectorRecipe,
     *,
     seed: int,
     start: Detector | None = None,
@@ -197,20 +196,23 @@ def train_detector(
     return _finished(model, recipe.name)
 
 
-def trained(clean: Tensor, poisons: Mapping[str, Tensor], recipe: Recipe, *, seed: int) -> Detector:
+def trained(clean: Tensor, poisons: Mapping[str, Tensor], recipe: DetectorRecipe, *, seed: int) -> Detector:
     """The detector that ``train_detector`` makes of the same, trained once and then kept in the store.
 
     Raises:
         InputError: as in ``train_detector``.
     """
+    parts = {
+        "clean": clean,
+        "poisons": list(poisons.items()),
+        "recipe": recipe,
+        "seed": seed,
+    }  # draws go by their order
     kept = remember(
         "detector",
         lambda: dict(train_detector(clean, poisons, recipe, seed=seed).state_dict()),
         by=[train_detector],
-        clean=clean,
-        poisons=list(poisons.items()),  # in their order, which the draws depend on
-        recipe=recipe,
-        seed=seed,
+        **parts,
     )
     model = Detector(recipe.residual).to(memory_format=torch.channels_last)
     model.load_state_dict(kept.arrays)
@@ -225,13 +227,13 @@ def _finished(model: Detector, name: str) -> Detector:
     return model
 
 
-def _begun(recipe: Recipe, seed: int) -> Detector:
+def _begun(recipe: DetectorRecipe, seed: int) -> Detector:
     """A detector with the weights that a seed draws."""
     with seeded(seed, "detector", "weights"):
         return Detector(recipe.residual)
 
 
-def _drawn(clean: Tensor, poisons: Sequence[Tensor], recipe: Recipe, stream: torch.Generator) -> Tensor:
+def _drawn(clean: Tensor, poisons: Sequence[Tensor], recipe: DetectorRecipe, stream: torch.Generator) -> Tensor:
     """A batch, clean pictures first: drawn, mirrored, moved and handled; uint8."""
     half = recipe.batch // 2
     which = torch.randint(len(poisons), (half,), generator=stream).tolist()
@@ -241,8 +243,8 @@ def _drawn(clean: Tensor, poisons: Sequence[Tensor], recipe: Recipe, stream: tor
     mirrored = torch.rand(len(pixels), generator=stream) < 0.5
     pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
     height, width = pixels.shape[-2:]
-    down, right = torch.randint(2 * SHIFT + 1, (2,), generator=stream).tolist()
-    wide = F.pad(to_float(pixels), (SHIFT,) * 4, mode="reflect")[..., down : down + height, right : right + width]
+    down, right = torch.randint(2 * _SHIFT + 1, (2,), generator=stream).tolist()
+    wide = F.pad(to_float(pixels), (_SHIFT,) * 4, mode="reflect")[..., down : down + height, right : right + width]
     return handle_at_random((wide * 255).round().to(torch.uint8), recipe.handled, stream)
 
 

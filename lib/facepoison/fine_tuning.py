@@ -18,7 +18,7 @@ from facepoison.pictures import to_float
 from facepoison.store import Arrays
 from facepoison.training import Training, learn
 
-ASKED = 128  # pictures that are answered at a time
+_ASKED = 128  # pictures that are answered at a time
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class EndToEnd:
         weight_decay: Of both.
         mirror: Whether pictures are mirrored, each with a chance of one half.
         warm_up: Share of the steps over which the rates grow, before they follow a cosine to zero.
-        bfloat16: Whether the network computes in bfloat16, where the device has it; weights, loss and updates stay
-            float32.
+        bfloat16: As of ``Training``.
     """
 
     name: str = "end to end"
@@ -125,7 +124,7 @@ def draw(labels: Tensor, n: int, stream: torch.Generator) -> Tensor:
 @torch.no_grad()
 def _ask(model: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
     """What a model says of uint8 pictures (N, 3, H, W), float32 (N, ...) on the CPU."""
-    return torch.cat([model(to_float(pixels[some].to(device))).float().cpu() for some in batches(len(pixels), ASKED)])
+    return torch.cat([model(to_float(pixels[some].to(device))).float().cpu() for some in batches(len(pixels), _ASKED)])
 
 
 def fine_tune(

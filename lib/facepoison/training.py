@@ -21,7 +21,7 @@ from facepoison.device import generator, has_bfloat16
 from facepoison.errors import InputError
 from facepoison.store import resumable, written_whole
 
-POINTS = 100  # of a learning curve
+_POINTS = 100  # of a learning curve
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Curve:
         n = len(right)  # sums stay on the device and are asked for at points alone: nothing waits for them
         losses, hits, seen = losses + loss.detach().double() * n, hits + right.sum(), seen + n
         self._since = losses, hits, seen
-        if (step + 1) * POINTS // steps > step * POINTS // steps:
+        if (step + 1) * _POINTS // steps > step * _POINTS // steps:
             self.step.append(step + 1)
             self.loss.append(round(float(losses) / seen, 4))
             self.accuracy.append(round(int(hits) / seen, 4))
@@ -160,11 +160,7 @@ def learn(
         last = now
         if checkpoint is not None:
             state = {part: each.state_dict() for part, each in parts.items()}
-            state |= {
-                "step": done,
-                "seconds": before + now - start,
-                "curve": vars(curve) if curve is not None else None,
-            }
+            state |= {"step": done, "seconds": before + now - start, "curve": curve and vars(curve)}
             with written_whole(checkpoint) as file:
                 torch.save(state, file)
         if report:

@@ -8,7 +8,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from facepoison import detect
-from facepoison.detect import Detector, Recipe, area, by_account, precision, scores, threshold, train_detector
+from facepoison.detect import Detector, DetectorRecipe, area, by_account, precision, scores, threshold, train_detector
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import embed
@@ -18,8 +18,8 @@ from facepoison.pictures.handling import HANDLINGS, handle, noisy
 from facepoison.poisons.lowkey import LOWKEY, lowkey
 from facepoison.poisons.similarity import squared_change
 
-QUICK = Recipe("quick", residual=True, draws=960, handled=0.3, batch=16, rate=4e-3, warm_up=0.2)
-SHORT = Recipe("short", draws=96, handled=0.5, batch=8)
+QUICK = DetectorRecipe("quick", residual=True, draws=960, handled=0.3, batch=16, rate=4e-3, warm_up=0.2)
+SHORT = DetectorRecipe("short", draws=96, handled=0.5, batch=8)
 
 
 def smooth(n, seed, size=32):

@@ -130,7 +130,7 @@ def test_a_curve_has_a_point_for_every_hundredth_of_the_steps():
     assert curve.step == list(range(10, 1001, 10))
     assert curve.loss[:2] == [4.5, 14.5]
     assert set(curve.accuracy) == {0.75}
-    assert len(curve.step) == training.POINTS
+    assert len(curve.step) == training._POINTS
 
 
 def test_a_training_that_runs_away_is_no_result(tmp_path):

@@ -25,7 +25,7 @@ from facepoison.extractors.losses import (
     turned_logits,
 )
 from facepoison.extractors.recipes import PAIRING, RECIPES, Augmentation, Loss, Recipe, find_recipe
-from facepoison.extractors.training import arrange, augment, fit, rank_1, schedule
+from facepoison.extractors.training import arrange, augment, rank_1, schedule, train_network
 
 TINY = Recipe("tiny", "tiny", 6, 8, 3, "cosface", scale=10.0, margin=0.1, held_out=4, batch=12, warm_up=2)
 
@@ -266,7 +266,7 @@ def test_fit_learns_to_tell_people_apart(tmp_path, loss):
     pixels = blobs()
     recipe = replace(TINY, epochs=12, loss=loss, together=2 if loss in PAIRING else 1)
     untrained = rank_1(training.snapshot(tiny_network(), "untrained"), pixels[6:])
-    network, *_ = fit(recipe, pixels[:6], tmp_path, torch.device("cpu"), lambda line: None)
+    network, *_ = train_network(recipe, pixels[:6], tmp_path, torch.device("cpu"), lambda line: None)
     assert rank_1(training.snapshot(network, "tiny"), pixels[6:]) >= max(0.9, untrained)
     assert rank_1(training.snapshot(network, "tiny"), pixels[:6, torch.randperm(8)]) > 0.9
 
@@ -282,7 +282,7 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, loss):
     pixels = blobs()[:6]
     recipe = replace(TINY, loss=loss, bfloat16=True, together=4 if loss in PAIRING else 1)
     device = torch.device("cpu")
-    straight, _, curve = fit(recipe, pixels, tmp_path / "straight", device, lambda line: None)
+    straight, _, curve = train_network(recipe, pixels, tmp_path / "straight", device, lambda line: None)
 
     reports = []
 
@@ -292,8 +292,8 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, loss):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(recipe, pixels, tmp_path / "killed", device, killer, every=0.0)
-    resumed, _, again = fit(recipe, pixels, tmp_path / "killed", device, reports.append, every=0.0)
+        train_network(recipe, pixels, tmp_path / "killed", device, killer, every=0.0)
+    resumed, _, again = train_network(recipe, pixels, tmp_path / "killed", device, reports.append, every=0.0)
     assert "goes on from step 6" in reports[6]
     for (name, a), b in zip(straight.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
@@ -306,7 +306,7 @@ def measured(extractor):
 
 
 def test_train_writes_weights_card_and_resumable_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SHARD", 4)
+    monkeypatch.setattr(training, "_SHARD", 4)
     card = training.train(TINY, tmp_path / "weights", tmp_path / "scratch", measured, "cpu", lambda line: None)
     path = tmp_path / "weights" / "tiny.safetensors"
     assert card["sha256"] == fingerprint.of_file(path)

@@ -13,9 +13,9 @@ from facepoison.extractors.recipes import PAIRING, Loss, Recipe
 
 LENGTHS = (5.0, 55.0)  # MagFace's 10 and 110 are for 512 dimensions: a length grows with their square root
 LEAST_MARGIN = 0.45 / 0.8  # MagFace's smallest margin as a share of its largest
-LENGTH_WEIGHT = 7.0  # MagFace's 35, at a scale of 24 instead of 64 and half the length
-SPREAD = 0.33  # AdaFace's h: its extremes lie three deviations from the mean
-PACE = 0.01  # how fast AdaFace's mean and deviation of lengths follow the batches
+_LENGTH_WEIGHT = 7.0  # MagFace's 35, at a scale of 24 instead of 64 and half the length
+_SPREAD = 0.33  # AdaFace's h: its extremes lie three deviations from the mean
+_PACE = 0.01  # how fast AdaFace's mean and deviation of lengths follow the batches
 
 
 def margin_logits(cosines: Tensor, labels: Tensor, loss: Loss, scale: float, margin: float) -> Tensor:
@@ -65,7 +65,7 @@ def magface_regulariser(lengths: Tensor) -> Tensor:
 
 def adaface_quality(lengths: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """What AdaFace takes for the quality of pictures, -1 to 1 (B,): how long their embeddings are (Kim et al. 2022)."""
-    return ((lengths - mean) / (deviation + 1e-3) * SPREAD).clamp(-1, 1)
+    return ((lengths - mean) / (deviation + 1e-3) * _SPREAD).clamp(-1, 1)
 
 
 def triplet_loss(embeddings: Tensor, labels: Tensor, margin: float) -> Tensor:
@@ -139,8 +139,8 @@ class Head(nn.Module):
     @torch.no_grad()
     def follow(self, lengths: Tensor) -> None:
         """Move AdaFace's mean and deviation of lengths towards those of a batch (B,)."""
-        self.mean.lerp_(lengths.mean(), PACE)
-        self.deviation.lerp_(lengths.std(), PACE)
+        self.mean.lerp_(lengths.mean(), _PACE)
+        self.deviation.lerp_(lengths.std(), _PACE)
 
 
 def judge(recipe: Recipe, head: Head, embeddings: Tensor, labels: Tensor, margin: float) -> tuple[Tensor, Tensor]:
@@ -172,7 +172,7 @@ def judge(recipe: Recipe, head: Head, embeddings: Tensor, labels: Tensor, margin
         lengths = embeddings.norm(dim=1)
         turn = magface_margins(lengths, margin)
         logits = turned_logits(scores, labels, turn, torch.zeros_like(turn), recipe.scale)
-        return F.cross_entropy(logits, labels) + LENGTH_WEIGHT * magface_regulariser(lengths), right
+        return F.cross_entropy(logits, labels) + _LENGTH_WEIGHT * magface_regulariser(lengths), right
     if recipe.loss == "adaface":
         lengths = embeddings.detach().norm(dim=1)
         head.follow(lengths)

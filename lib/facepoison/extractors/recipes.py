@@ -57,7 +57,7 @@ class Recipe:
             only begins as given.
         rate: Highest learning rate of AdamW, reached after ``warm_up`` steps and followed by a cosine to zero.
         calm: Share of the steps, at the end, over which augmentation fades to a third.
-        bfloat16: Whether the network computes in bfloat16, where the device has it (its weights stay float32).
+        bfloat16: As of ``training.Training``.
         seed: Seed of weights, order and augmentation, and of the pictures.
         population: Where its identities come from, if not from a population of its own.
         together: How many pictures of a person come together into a batch, a divisor of ``per_person`` and ``batch``;

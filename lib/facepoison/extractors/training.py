@@ -29,14 +29,14 @@ from facepoison.store import resumable, written_whole
 from facepoison.training import Curve, Training, learn, seeded
 
 CONTRACT = Preprocessing(size=64)
-SHARD = 25  # identities in one file of training pictures
-SHRUNK = (16, 24, 32)  # sides, in pixels of 64, that low-resolution augmentation takes pictures through
+_SHARD = 25  # identities in one file of training pictures
+_SHRUNK = (16, 24, 32)  # sides, in pixels of 64, that low-resolution augmentation takes pictures through
 
 
 def training_pictures(
     recipe: Recipe, scratch: Path, device: str = "auto", report: Callable[[str], None] = print
 ) -> tuple[Tensor, float]:
-    """The pictures of a recipe, rendered once into files of ``SHARD`` identities each; a killed rendering resumes.
+    """The pictures of a recipe, rendered once into files of ``_SHARD`` identities each; a killed rendering resumes.
 
     Args:
         recipe: Whose.
@@ -53,7 +53,7 @@ def training_pictures(
     total, people = recipe.identities + recipe.held_out, recipe.people
     shards: list[Tensor] = []
     seconds, now, made = 0.0, 0.0, 0
-    for part in batches(total, SHARD):
+    for part in batches(total, _SHARD):
         n = part.stop - part.start
         asked = {"people": people, "seed": recipe.seed, "per_person": recipe.per_person, "size": CONTRACT.size}
         asked |= {"first": part.start, "n": n, "device": device}
@@ -104,8 +104,8 @@ def augment(pictures: Tensor, how: Augmentation, rng: torch.Generator, amount: f
     out = out * gain + how.colour * amount * draw(-1, 1, 1, 1, 1)
 
     if how.shrink:  # before noise, as a camera far away has it
-        choice = torch.where(draw(0, 1) < how.shrink * amount, len(SHRUNK) * draw(0, 1), -1.0).floor()
-        for index, pixels in enumerate(SHRUNK):
+        choice = torch.where(draw(0, 1) < how.shrink * amount, len(_SHRUNK) * draw(0, 1), -1.0).floor()
+        for index, pixels in enumerate(_SHRUNK):
             chosen = (choice == index).nonzero().flatten()
             if len(chosen):
                 small = F.interpolate(out[chosen], (pixels * height // 64, pixels * width // 64), mode="area")
@@ -168,7 +168,7 @@ def schedule(recipe: Recipe, step: int) -> tuple[float, float]:
     return recipe.margin * growth, 1 - 2 / 3 * max(0.0, (done - (1 - recipe.calm)) / recipe.calm)
 
 
-def fit(
+def train_network(
     recipe: Recipe,
     pixels: Tensor,
     scratch: Path,
@@ -263,7 +263,7 @@ def train(
     pixels, rendering = training_pictures(recipe, scratch, device, report)
     own, unseen = pixels[: recipe.identities], pixels[recipe.identities :]
 
-    network, seconds, curve = fit(recipe, own, scratch, where, report)
+    network, seconds, curve = train_network(recipe, own, scratch, where, report)
     halved = copy.deepcopy(network).half().float()
     validation = {
         "identities": recipe.held_out,
