@@ -24,7 +24,7 @@ from facepoison.errors import InputError
 from facepoison.pictures import to_float
 from facepoison.pictures.handling import handle_at_random
 from facepoison.poisons.similarity import squared_change
-from facepoison.store import of_weights, remember
+from facepoison.store import Arrays, of_weights, remember
 from facepoison.training import Training, learn, seeded
 
 DETECTORS = fingerprint.LIB.parent / "data" / "detectors"
@@ -202,18 +202,12 @@ def trained(clean: Tensor, poisons: Mapping[str, Tensor], recipe: DetectorRecipe
     Raises:
         InputError: as in ``train_detector``.
     """
-    parts = {
-        "clean": clean,
-        "poisons": list(poisons.items()),
-        "recipe": recipe,
-        "seed": seed,
-    }  # draws go by their order
-    kept = remember(
-        "detector",
-        lambda: dict(train_detector(clean, poisons, recipe, seed=seed).state_dict()),
-        by=[train_detector],
-        **parts,
-    )
+
+    def train() -> Arrays:
+        return dict(train_detector(clean, poisons, recipe, seed=seed).state_dict())
+
+    in_order = list(poisons.items())  # which the draws depend on
+    kept = remember("detector", train, by=[train_detector], clean=clean, poisons=in_order, recipe=recipe, seed=seed)
     model = Detector(recipe.residual).to(memory_format=torch.channels_last)
     model.load_state_dict(kept.arrays)
     return _finished(model.to(pick_device("auto")), recipe.name)

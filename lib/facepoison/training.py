@@ -35,7 +35,7 @@ class Training:
         bfloat16: Whether the network computes in bfloat16, where the device has it; weights, loss and updates stay
             float32.
         batch: For a step, from 0: what the network sees, float32 (B, ...) on its device, and what the loss then needs.
-        loss: From what the network says of a batch, float32 (B, ...), and what the batch came with.
+        loss: A number, from what the network says of a batch, float32 (B, ...), and what the batch came with.
         decided_by: Everything but the code that decides the result, as the parts of ``store.key``.
     """
 
@@ -136,7 +136,7 @@ def learn(
         for part, each in parts.items():
             each.load_state_dict(state[part])
         if curve is not None:
-            vars(curve).update(state["curve"])
+            vars(curve).update(state["curve"])  # its points, and the sums since the last
             if report:
                 report(f"{name}: goes on from step {first} of {steps}")
     start = last = time.perf_counter()
