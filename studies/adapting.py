@@ -18,7 +18,8 @@ from facepoison.attacks.presets import ATTACKS, find_attack
 from facepoison.attacks.similarity import change
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import WEIGHTS, load_extractor, record
-from facepoison.extractors.training import find_recipe, training_pictures
+from facepoison.extractors.recipes import find_recipe
+from facepoison.extractors.training import training_pictures
 from facepoison.pictures import Pictures
 from facepoison.protection import Protection, difference
 from facepoison.protocol import load_data, load_extractors, read_protocol

@@ -17,7 +17,7 @@ from facepoison.attacks.lowkey import LOWKEY, lowkey
 from facepoison.attacks.presets import find_attack, title_of
 from facepoison.attacks.similarity import change
 from facepoison.baselines import Baseline, baseline_scores, train_baseline
-from facepoison.detect import NETWORK, PLAIN, RESIDUAL, Detector, Recipe, train_detector
+from facepoison.detect import NETWORK, PLAIN, RESIDUAL, Detector, DetectorRecipe, train_detector
 from facepoison.device import batches
 from facepoison.extractors import Extractor
 from facepoison.extractors.cards import write_weights
@@ -85,7 +85,7 @@ def users_poisons(run: Run) -> dict[str, Pictures]:
 class Lesson:
     """What a detector is taught: how, and which attacks."""
 
-    recipe: Recipe
+    recipe: DetectorRecipe
     attacks: tuple[str, ...]
 
 
@@ -100,7 +100,7 @@ def lessons(asked: Mapping[str, Any]) -> dict[str, Lesson]:
     return {recipe.name: Lesson(recipe, every) for recipe in (*whole, plain)} | with_fewer(whole[0], every)
 
 
-def with_fewer(recipe: Recipe, attacks: tuple[str, ...]) -> dict[str, Lesson]:
+def with_fewer(recipe: DetectorRecipe, attacks: tuple[str, ...]) -> dict[str, Lesson]:
     """Lessons by one recipe: each attack alone, then all but each."""
     told: dict[str, tuple[str, ...]] = {f"{title_of(attack)} alone": (attack,) for attack in attacks}
     for own in attacks:
@@ -116,7 +116,7 @@ def taught(run: Run, lesson: Lesson) -> Detector:
 
 
 def learnt(
-    run: Run, recipe: Recipe, clean: Tensor, poisons: Mapping[str, Tensor], start: Detector | None = None
+    run: Run, recipe: DetectorRecipe, clean: Tensor, poisons: Mapping[str, Tensor], start: Detector | None = None
 ) -> Detector:
     """A network trained by a recipe on pictures; resumes from a file under ``run.scratch``."""
     how = {"seed": registered().seed, "start": start, "scratch": run.scratch / "detecting", "report": run.say}
@@ -352,7 +352,7 @@ def detecting_crossed_pictures(run: Run) -> None:
     _crossed_handled(run, "detecting_crossed_pictures", NETWORK)
 
 
-def _crossed_handled(run: Run, table: str, recipe: Recipe) -> None:
+def _crossed_handled(run: Run, table: str, recipe: DetectorRecipe) -> None:
     """Attack learnt from x attack posted x handling, with as many poisons by one attack as by another.
 
     Asked about are the poisons that come with the book.
@@ -582,11 +582,11 @@ def craft_evading(
         seed: Of the poison.
     """
     how = {"weight": asked["weight"], "visible": LOWKEY.weight, "margin": asked["margin"]}
-    alarm = detect.evading(network, **how)
+    alarm = detect.Evading(network, **how)
     return store.remember(
         "evading",
         lambda: {"pixels": lowkey(clean, surrogates, LOWKEY, seed=seed, perceptual=alarm)},
-        by=[lowkey, detect.evading, load_extractor],
+        by=[lowkey, detect.Evading, load_extractor],
         clean=clean,
         surrogates=list(surrogates),
         detector=network,

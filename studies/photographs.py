@@ -14,7 +14,7 @@ from facepoison import detect, shipped, wait
 from facepoison.adapt import ROBUST, harden
 from facepoison.attacks.presets import find_attack, title_of
 from facepoison.baselines import baseline_scores, train_baseline
-from facepoison.detect import NETWORK, RESIDUAL, Detector, Recipe
+from facepoison.detect import NETWORK, RESIDUAL, Detector, DetectorRecipe
 from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import first_users, split
@@ -211,7 +211,7 @@ def _network(
     run: Run,
     set_up: Stage,
     asked: Mapping[str, Any],
-    like: Recipe,
+    like: DetectorRecipe,
     *,
     start: str | None = None,
     only: str | None = None,

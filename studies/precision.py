@@ -9,7 +9,8 @@ from typing import Any, Literal
 from facepoison import shipped, timeline
 from facepoison.extractors.cards import read_card
 from facepoison.extractors.catalog import find_entry
-from facepoison.extractors.training import find_recipe, train
+from facepoison.extractors.recipes import find_recipe
+from facepoison.extractors.training import train
 from facepoison.protocol import read_protocol
 from studies.common import Run, script, write
 

@@ -14,7 +14,8 @@ from facepoison.attacks.similarity import change
 from facepoison.device import pick_device
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import find_entry, load_extractor
-from facepoison.extractors.training import STRONG, Recipe, find_recipe, fit, rank_1, snapshot, training_pictures
+from facepoison.extractors.recipes import STRONG, Recipe, find_recipe
+from facepoison.extractors.training import rank_1, snapshot, train_network, training_pictures
 from facepoison.protection import rank_one
 from facepoison.protocol import embeddings, load_data, load_extractors, read_protocol
 from facepoison.recognition import Recogniser
@@ -121,7 +122,7 @@ def _small(asked: Mapping[str, Any], levels: Mapping[str, int], seed: int, run: 
     folder = run.scratch / "carrying"
     pixels, _ = training_pictures(everybody, folder, "auto", run.say)
     own = pixels[: recipe.identities]
-    network, _, _ = fit(recipe, own, folder, pick_device("auto"), run.say)
+    network, _, _ = train_network(recipe, own, folder, pick_device("auto"), run.say)
     trained = snapshot(network, recipe.name)
     digest = of_weights(trained.network)
     return Extractor(trained.network, trained.contract, name=recipe.name, sha256=digest), rank_1(trained, own)

@@ -113,25 +113,17 @@ def harden(
     Raises:
         InputError: pictures are wrong, or the extractor has no weights that can be trained.
     """
-    parts = [clean, *poisons.values()]
-    pixels = torch.cat([part.pixels for part in parts])
-    labels = torch.cat([part.identities for part in parts])
+    seen = [clean, *poisons.values()]
+    pixels = torch.cat([each.pixels for each in seen])
+    labels = torch.cat([each.identities for each in seen])
 
     def train() -> Arrays:
         model = fine_tune(extractor, pixels, labels, preset, seed=seed, scratch=scratch, report=report)
         return dict(model.extractor.network.state_dict())
 
     if scratch is None:
-        state = remember(
-            "robust",
-            train,
-            by=[fine_tune, load_extractor],
-            extractor=extractor,
-            pixels=pixels,
-            labels=labels,
-            preset=preset,
-            seed=seed,
-        ).arrays
+        parts = {"extractor": extractor, "pixels": pixels, "labels": labels, "preset": preset, "seed": seed}
+        state = remember("robust", train, by=[fine_tune, load_extractor], **parts).arrays
     else:
         state = train()
     network = copy.deepcopy(extractor.network)

@@ -70,11 +70,11 @@ def train_extractor(
     """Train one of the book's own extractors by its recipe and write its weights, card and hash."""
     import torch
 
-    from facepoison.extractors import cards, catalog, training
+    from facepoison.extractors import cards, catalog, recipes, training
     from facepoison.timeline import measure_unseen
 
     torch.set_num_threads(threads)
-    recipe = training.find_recipe(name, seed)
+    recipe = recipes.find_recipe(name, seed)
     folder = weights or (cards.REPEATS if seed else catalog.WEIGHTS)
     build = scratch or fingerprint.LIB.parent / "_build" / "training"
     training.train(recipe, folder, build, measure_unseen, device, lambda line: print(line, flush=True))

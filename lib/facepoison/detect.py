@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,24 +19,24 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 import fingerprint
-from facepoison.attacks.lowkey import Perceptual
 from facepoison.attacks.similarity import squared_change
-from facepoison.device import batches, generator, has_bfloat16, pick_device
+from facepoison.device import batches, generator, pick_device
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
 from facepoison.pictures.handling import handle_at_random
-from facepoison.store import of_weights, remember, resumable, written_whole
+from facepoison.store import Arrays, of_weights, remember
+from facepoison.training import Training, learn, seeded
 
 DETECTORS = fingerprint.LIB.parent / "data" / "detectors"
 DEFAULT = "residual"  # which of these ``python -m facepoison detect`` asks: on photographs it finds more
 ASKED = 64  # pictures that are asked about at a time
-WIDTHS = (32, 64, 96)
-RESIDUAL_GAIN = 4.0  # brings what is left after smoothing to about the spread of a picture
-SHIFT = 3  # pixels by which a picture may be moved while a detector learns
+_WIDTHS = (32, 64, 96)
+_RESIDUAL_GAIN = 4.0  # brings what is left after smoothing to about the spread of a picture
+_SHIFT = 3  # pixels by which a picture may be moved while a detector learns
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DetectorRecipe:
     """How a detector is trained.
 
     Attributes:
@@ -50,8 +48,7 @@ class Recipe:
         rate: Highest learning rate of AdamW, reached after a share ``warm_up`` of the steps; a cosine to zero follows.
         warm_up: That share.
         weight_decay: Of all weights.
-        bfloat16: Whether the network computes in bfloat16 while it learns, where the device has it; weights, loss and
-            updates stay float32.
+        bfloat16: As of ``Training``.
     """
 
     name: str
@@ -65,9 +62,9 @@ class Recipe:
     bfloat16: bool = True
 
 
-NETWORK = Recipe("network on pictures")
-RESIDUAL = Recipe("network on residuals", residual=True)
-PLAIN = Recipe("network, nothing handled", handled=0.0)
+NETWORK = DetectorRecipe("network on pictures")
+RESIDUAL = DetectorRecipe("network on residuals", residual=True)
+PLAIN = DetectorRecipe("network, nothing handled", handled=0.0)
 
 
 class _Block(nn.Module):
@@ -95,7 +92,7 @@ class Detector(nn.Module):
     first, which keeps every pixel and costs a quarter.
 
     Args:
-        residual: As in ``Recipe``.
+        residual: As in ``DetectorRecipe``.
         name: What it is called in tables.
         sha256: Of its weights.
     """
@@ -103,7 +100,7 @@ class Detector(nn.Module):
     def __init__(self, residual: bool = False, name: str = "", sha256: str = "") -> None:
         super().__init__()
         self.residual, self.name, self.sha256 = residual, name, sha256
-        narrow, middle, wide = WIDTHS
+        narrow, middle, wide = _WIDTHS
         self.layers = nn.Sequential(
             nn.PixelUnshuffle(2),
             _convolution(12, narrow),
@@ -127,7 +124,7 @@ class Detector(nn.Module):
         seen = F.pad(pictures, (0, odd[1], 0, odd[0]), mode="replicate") if any(odd) else pictures
         if self.residual:
             smooth = F.avg_pool2d(F.pad(seen, (1,) * 4, mode="replicate"), 3, 1)
-            seen = RESIDUAL_GAIN * (seen - smooth)
+            seen = _RESIDUAL_GAIN * (seen - smooth)
         else:
             seen = 2 * seen - 1
         logits: Tensor = self.layers(seen.contiguous(memory_format=torch.channels_last))
@@ -137,7 +134,7 @@ class Detector(nn.Module):
 def train_detector(
     clean: Tensor,
     poisons: Mapping[str, Tensor],
-    recipe: Recipe,
+    recipe: DetectorRecipe,
     *,
     seed: int,
     start: Detector | None = None,
@@ -155,10 +152,9 @@ def train_detector(
         seed: Of weights, draws and what befalls the pictures.
         start: A detector to go on from; it stays as it is.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        scratch: Folder in which the state is kept, under the key of all that decides the result, and from which a
-            killed training resumes to the same.
-        report: Receives lines on how it goes.
-        every: Seconds between two times that the state is kept; each also reports.
+        scratch: As of ``learn``; a killed training resumes to the same.
+        report: As of ``learn``.
+        every: As of ``learn``.
 
     Returns:
         The detector, frozen, in evaluation mode, its weights rounded to half precision as files hold them.
@@ -187,58 +183,31 @@ def train_detector(
     model = _begun(recipe, seed) if start is None else copy.deepcopy(start).requires_grad_(True)
     model = model.to(where).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(model.parameters(), recipe.rate, weight_decay=recipe.weight_decay)
-    done = 0
-    given = {"clean": clean, "poisons": list(poisons.items()), "recipe": recipe, "seed": seed, "start": start}
-    checkpoint = resumable(scratch, recipe.name, ".pt", by=[train_detector], **given) if scratch is not None else None
-    if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=where, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        done = int(state["step"])
     target = torch.cat([torch.zeros(recipe.batch // 2), torch.ones(recipe.batch // 2)]).to(where)
-    first, begun, last = done, time.perf_counter(), time.perf_counter()
-    for step in range(done, steps):
-        stream = generator(seed, "detector", step)
-        pictures = to_float(_drawn(clean, list(poisons.values()), recipe, stream).to(where))
-        warm = min(1.0, (step + 1) / max(1.0, recipe.warm_up * steps))
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * warm * (1 + math.cos(math.pi * step / steps)) / 2
-        with torch.autocast(where.type, torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16(where.type)):
-            logits = model(pictures)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), target)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        if step + 1 == steps and not math.isfinite(loss.item()):
-            raise InputError(f"{recipe.name}: training ran away (loss {loss.item()}); take a smaller rate")
-        now = time.perf_counter()
-        if (checkpoint or report) and (now - last > every or step + 1 == steps):
-            last = now
-            if checkpoint is not None:
-                state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
-                with written_whole(checkpoint) as file:
-                    torch.save(state, file)
-            if report:
-                left = (now - begun) / (step + 1 - first) * (steps - step - 1) / 60
-                report(f"{recipe.name}: step {step + 1} of {steps}, loss {loss.item():.3f}, {left:.1f} min left")
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        pictures = _drawn(clean, list(poisons.values()), recipe, generator(seed, "detector", step))
+        return to_float(pictures.to(where)), target
+
+    parts = {"clean": clean, "poisons": list(poisons.items()), "recipe": recipe, "seed": seed, "start": start}
+    loss, warm_up = F.binary_cross_entropy_with_logits, recipe.warm_up * steps
+    training = Training(recipe.name, steps, warm_up, recipe.bfloat16, batch, loss, parts)
+    learn(training, model, optimiser, scratch=scratch, report=report, every=every)
     return _finished(model, recipe.name)
 
 
-def trained(clean: Tensor, poisons: Mapping[str, Tensor], recipe: Recipe, *, seed: int) -> Detector:
+def trained(clean: Tensor, poisons: Mapping[str, Tensor], recipe: DetectorRecipe, *, seed: int) -> Detector:
     """The detector that ``train_detector`` makes of the same, trained once and then kept in the store.
 
     Raises:
         InputError: as in ``train_detector``.
     """
-    kept = remember(
-        "detector",
-        lambda: dict(train_detector(clean, poisons, recipe, seed=seed).state_dict()),
-        by=[train_detector],
-        clean=clean,
-        poisons=list(poisons.items()),  # in their order, which the draws depend on
-        recipe=recipe,
-        seed=seed,
-    )
+
+    def train() -> Arrays:
+        return dict(train_detector(clean, poisons, recipe, seed=seed).state_dict())
+
+    in_order = list(poisons.items())  # which the draws depend on
+    kept = remember("detector", train, by=[train_detector], clean=clean, poisons=in_order, recipe=recipe, seed=seed)
     model = Detector(recipe.residual).to(memory_format=torch.channels_last)
     model.load_state_dict(kept.arrays)
     return _finished(model.to(pick_device("auto")), recipe.name)
@@ -252,14 +221,13 @@ def _finished(model: Detector, name: str) -> Detector:
     return model
 
 
-def _begun(recipe: Recipe, seed: int) -> Detector:
+def _begun(recipe: DetectorRecipe, seed: int) -> Detector:
     """A detector with the weights that a seed draws."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(seed, "detector", "weights").initial_seed())
+    with seeded(seed, "detector", "weights"):
         return Detector(recipe.residual)
 
 
-def _drawn(clean: Tensor, poisons: Sequence[Tensor], recipe: Recipe, stream: torch.Generator) -> Tensor:
+def _drawn(clean: Tensor, poisons: Sequence[Tensor], recipe: DetectorRecipe, stream: torch.Generator) -> Tensor:
     """A batch, clean pictures first: drawn, mirrored, moved and handled; uint8."""
     half = recipe.batch // 2
     which = torch.randint(len(poisons), (half,), generator=stream).tolist()
@@ -269,8 +237,8 @@ def _drawn(clean: Tensor, poisons: Sequence[Tensor], recipe: Recipe, stream: tor
     mirrored = torch.rand(len(pixels), generator=stream) < 0.5
     pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
     height, width = pixels.shape[-2:]
-    down, right = torch.randint(2 * SHIFT + 1, (2,), generator=stream).tolist()
-    wide = F.pad(to_float(pixels), (SHIFT,) * 4, mode="reflect")[..., down : down + height, right : right + width]
+    down, right = torch.randint(2 * _SHIFT + 1, (2,), generator=stream).tolist()
+    wide = F.pad(to_float(pixels), (_SHIFT,) * 4, mode="reflect")[..., down : down + height, right : right + width]
     return handle_at_random((wide * 255).round().to(torch.uint8), recipe.handled, stream)
 
 
@@ -381,11 +349,6 @@ class Evading:
         """As ``poisons.lowkey.Perceptual``: (B,) for float pictures and their originals (B, 3, H, W)."""
         alarm = F.relu(self.detector(pictures) + self.margin)
         return squared_change(pictures, clean) + self.weight / self.visible * alarm
-
-
-def evading(detector: Detector, weight: float, visible: float, margin: float) -> Perceptual:
-    """A distance for ``poisons.lowkey`` that also counts the detector's alarm; see ``Evading``."""
-    return Evading(detector, weight, visible, margin)
 
 
 def check_pictures(pixels: Tensor, what: str) -> None:

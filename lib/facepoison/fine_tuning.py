@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facepoison.device import batches, generator, has_bfloat16
+from facepoison.device import batches, generator
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.pictures import to_float
-from facepoison.store import Arrays, resumable, written_whole
+from facepoison.store import Arrays
+from facepoison.training import Training, learn
 
-ASKED = 128  # pictures that are answered at a time
+_ASKED = 128  # pictures that are answered at a time
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,7 @@ class EndToEnd:
         weight_decay: Of both.
         mirror: Whether pictures are mirrored, each with a chance of one half.
         warm_up: Share of the steps over which the rates grow, before they follow a cosine to zero.
-        bfloat16: Whether the network computes in bfloat16, where the device has it; weights, loss and updates stay
-            float32.
+        bfloat16: As of ``Training``.
     """
 
     name: str = "end to end"
@@ -127,7 +124,7 @@ def draw(labels: Tensor, n: int, stream: torch.Generator) -> Tensor:
 @torch.no_grad()
 def _ask(model: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
     """What a model says of uint8 pictures (N, 3, H, W), float32 (N, ...) on the CPU."""
-    return torch.cat([model(to_float(pixels[some].to(device))).float().cpu() for some in batches(len(pixels), ASKED)])
+    return torch.cat([model(to_float(pixels[some].to(device))).float().cpu() for some in batches(len(pixels), _ASKED)])
 
 
 def fine_tune(
@@ -149,10 +146,9 @@ def fine_tune(
         labels: Who is on each picture, int64 (G,), not negative, of two people or more.
         preset: How to train.
         seed: Of the draws; galleries with the same labels are drawn from in the same order.
-        scratch: Folder in which the state is kept, under the key of all that decides the result, and from which a
-            killed training resumes to the same.
-        report: Receives lines on how it goes.
-        every: Seconds between two times that the state is kept; each also reports.
+        scratch: As of ``learn``; a killed training resumes to the same.
+        report: As of ``learn``.
+        every: As of ``learn``.
 
     Returns:
         The trained copy, frozen, in evaluation mode, on the extractor's device.
@@ -176,45 +172,22 @@ def fine_tune(
     scale = torch.where(scale < 1e-6, 1.0, scale)
     model = Tuned(extractor, identities.to(device), before.mean(dim=0).to(device), scale.to(device))
     weights = [weight for weight in model.extractor.network.parameters() if weight.requires_grad]
-    highest = (preset.rate, preset.head_rate)
-    optimiser = torch.optim.AdamW(
-        [{"params": weights}, {"params": list(model.head.parameters())}], weight_decay=preset.weight_decay
-    )
-    places = draw(dense, preset.steps * preset.batch, generator(seed, "end to end", "draws"))
-    mirrored = torch.rand(len(places), generator=generator(seed, "end to end", "mirror")) < 0.5 * preset.mirror
-    done, start = 0, time.perf_counter()
-    given = {"extractor": extractor, "pixels": pixels, "labels": labels, "preset": preset, "seed": seed}
-    checkpoint = resumable(scratch, preset.name, ".pt", by=[fine_tune], **given) if scratch is not None else None
-    if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        done = int(state["step"])
-    first, last = done, start
-    for step, some in itertools.islice(enumerate(batches(len(places), preset.batch)), done, None):
-        pictures = to_float(pixels[places[some]].to(device))
-        pictures = torch.where(mirrored[some, None, None, None].to(device), pictures.flip(3), pictures)
-        warm = min(1.0, (step + 1) / max(1.0, preset.warm_up * preset.steps))
-        for group, top in zip(optimiser.param_groups, highest, strict=True):
-            group["lr"] = top * warm * (1 + math.cos(math.pi * step / preset.steps)) / 2
-        with torch.autocast(device.type, torch.bfloat16, enabled=preset.bfloat16 and has_bfloat16(device.type)):
-            logits = model(pictures)
-        loss = F.cross_entropy(logits.float(), dense[places[some]].to(device))
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        if step + 1 == preset.steps and not math.isfinite(loss.item()):
-            raise InputError(f"{preset.name}: training ran away (loss {loss.item()}); take smaller rates")
-        now = time.perf_counter()
-        if (checkpoint or report) and (now - last > every or step + 1 == preset.steps):
-            last = now
-            if checkpoint is not None:
-                state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
-                with written_whole(checkpoint) as file:
-                    torch.save(state, file)
-            if report:
-                left = (now - start) / (step + 1 - first) * (preset.steps - step - 1) / 60
-                report(f"{preset.name}: step {step + 1} of {preset.steps}, loss {loss.item():.3f}, {left:.1f} min left")
+    groups = [{"params": weights, "lr": preset.rate}, {"params": [*model.head.parameters()], "lr": preset.head_rate}]
+    optimiser = torch.optim.AdamW(groups, weight_decay=preset.weight_decay)
+    n = preset.steps * preset.batch
+    places = draw(dense, n, generator(seed, "end to end", "draws")).view(-1, preset.batch)
+    mirrored = torch.rand(n, generator=generator(seed, "end to end", "mirror")).view_as(places) < 0.5 * preset.mirror
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        some = places[step]
+        pictures = to_float(pixels[some].to(device))
+        pictures = torch.where(mirrored[step, :, None, None, None].to(device), pictures.flip(3), pictures)
+        return pictures, dense[some].to(device)
+
+    parts = {"extractor": extractor, "pixels": pixels, "labels": labels, "preset": preset, "seed": seed}
+    warm_up = preset.warm_up * preset.steps
+    training = Training(preset.name, preset.steps, warm_up, preset.bfloat16, batch, F.cross_entropy, parts)
+    learn(training, model, optimiser, scratch=scratch, report=report, every=every)
     return model.eval().requires_grad_(False)
 
 

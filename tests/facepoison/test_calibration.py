@@ -295,7 +295,7 @@ def shipped(tmp_path, monkeypatch):
     network = detect.Detector().eval()
     network.layers[-1].weight.data *= 20  # scores of tiny pictures differ by a few units
     weights = folder / f"{detect.DEFAULT}.safetensors"
-    write_weights(weights, network, {"recipe": asdict(detect.Recipe("tiny"))}, half=True)
+    write_weights(weights, network, {"recipe": asdict(detect.DetectorRecipe("tiny"))}, half=True)
     monkeypatch.setattr(detect, "DETECTORS", folder)
     monkeypatch.setenv("FACEPOISON_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path / "store"))

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from facepoison.cli import app
 from facepoison.errors import InputError
-from facepoison.extractors import catalog, training
+from facepoison.extractors import catalog, recipes, training
 from facepoison.extractors.listing import count_macs, read_rank
 from facepoison.pictures.synthetic import make_pictures
 
@@ -108,7 +108,7 @@ def test_bad_input_ends_in_one_line_and_code_2(arguments, message, tmp_path):
 
 def test_train_writes_where_it_is_told_and_leaves_the_catalogue_alone(tmp_path, monkeypatch):
     recipe = replace(
-        training.RECIPES["vggface2_2018"],
+        recipes.RECIPES["vggface2_2018"],
         architecture="linear",
         identities=4,
         per_person=4,
@@ -116,7 +116,7 @@ def test_train_writes_where_it_is_told_and_leaves_the_catalogue_alone(tmp_path, 
         batch=8,
         epochs=1,
     )
-    monkeypatch.setitem(training.RECIPES, "vggface2_2018", recipe)
+    monkeypatch.setitem(recipes.RECIPES, "vggface2_2018", recipe)
     monkeypatch.setitem(training.ARCHITECTURES, "linear", lambda: nn.Sequential(nn.Flatten(), nn.Linear(12288, 128)))
     before = catalog.FILE.read_bytes()
     result = run("train", "vggface2_2018", "--device", "cpu", "--weights", tmp_path / "w", "--scratch", tmp_path / "s")

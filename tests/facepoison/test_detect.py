@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from facepoison import detect
 from facepoison.attacks.lowkey import LOWKEY, lowkey
 from facepoison.attacks.similarity import squared_change
-from facepoison.detect import Detector, Recipe, area, by_account, precision, scores, threshold, train_detector
+from facepoison.detect import Detector, DetectorRecipe, area, by_account, precision, scores, threshold, train_detector
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import embed
@@ -18,8 +18,8 @@ from facepoison.extractors.cards import write_weights
 from facepoison.pictures import resize, to_float
 from facepoison.pictures.handling import HANDLINGS, handle, noisy
 
-QUICK = Recipe("quick", residual=True, draws=960, handled=0.3, batch=16, rate=4e-3, warm_up=0.2)
-SHORT = Recipe("short", draws=96, handled=0.5, batch=8)
+QUICK = DetectorRecipe("quick", residual=True, draws=960, handled=0.3, batch=16, rate=4e-3, warm_up=0.2)
+SHORT = DetectorRecipe("short", draws=96, handled=0.5, batch=8)
 
 
 def smooth(n, seed, size=32):
@@ -339,8 +339,8 @@ class TestEvading:
         loud, logits = to_float(checker(smooth(3, 5))), detector(to_float(checker(smooth(3, 5))))
         margin = 2 - float(logits.min())
         expected = squared_change(loud, clean) + 0.05 / 330 * (logits + margin)
-        torch.testing.assert_close(detect.evading(detector, 0.05, 330.0, margin)(loud, clean), expected)
-        silent = detect.evading(detector, 0.05, 330.0, -float(logits.max()) - 1)(loud, clean)
+        torch.testing.assert_close(detect.Evading(detector, 0.05, 330.0, margin)(loud, clean), expected)
+        silent = detect.Evading(detector, 0.05, 330.0, -float(logits.max()) - 1)(loud, clean)
         torch.testing.assert_close(silent, squared_change(loud, clean))
 
     def test_lowkey_that_evades_is_flagged_less_and_still_moves_embeddings(self, clean):
@@ -350,7 +350,7 @@ class TestEvading:
         poison = {"lowkey": lowkey(clean, [tiny_extractor(1)], preset, seed=1)}
         found = trained(clean, poison, replace(QUICK, draws=1280, handled=0.0))
         assert area(scores(found, smooth(60, 3)), scores(found, usual)) > 0.95
-        alarm = detect.evading(found, 0.05, preset.weight, 4.0)
+        alarm = detect.Evading(found, 0.05, preset.weight, 4.0)
         reply = lowkey(posts, [surrogate], preset, seed=1, perceptual=alarm)
         assert (scores(found, reply) < scores(found, usual) - 3).all()
         assert (scores(found, reply) < 0).all()

@@ -27,7 +27,8 @@ from facepoison.errors import InputError
 from facepoison.extractors import Preprocessing
 from facepoison.extractors.catalog import find_entry, of_weights_file
 from facepoison.extractors.onnx_files import load_onnx
-from facepoison.extractors.training import RECIPES, fit, training_pictures
+from facepoison.extractors.recipes import RECIPES
+from facepoison.extractors.training import train_network, training_pictures
 from facepoison.fine_tuning import EndToEnd
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import read_folder
@@ -76,7 +77,7 @@ def end_to_end(_):
 def train(folder, **changes):
     recipe = replace(RECIPES["deepid_2014"], identities=8, per_person=2, epochs=1, batch=8, warm_up=1, held_out=0)
     pixels = torch.randint(0, 255, (8, 2, 3, 64, 64), dtype=torch.uint8, generator=torch.manual_seed(0))
-    fit(replace(recipe, **changes), pixels, folder, torch.device("cpu"), lambda line: None)
+    train_network(replace(recipe, **changes), pixels, folder, torch.device("cpu"), lambda line: None)
 
 
 def teach(folder, poisons=None, seed=1, start=None):

@@ -5,7 +5,7 @@ import torch
 
 from facepoison import protocol
 from facepoison.errors import InputError
-from facepoison.extractors.training import RECIPES
+from facepoison.extractors.recipes import RECIPES
 from syntheticfaces import draw_people
 
 
