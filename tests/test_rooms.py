@@ -1,5 +1,7 @@
 """Each room does one job: what may import what, and no circle."""
 
+import ast
+import json
 from itertools import chain
 from pathlib import Path
 
@@ -68,3 +70,37 @@ def test_a_room_imports_only_what_it_may_know(room, allowed):
     used = set(chain.from_iterable(IMPORTS[name] for name in of_room(room)))
     assert {name for name in used if name.partition(".")[0] != room} <= allowed
     assert of_room(room), "there is no such room"
+
+
+TOO_LONG = {"studies.detecting"}  # waits for studies that keep scores instead of rates
+LONGEST = 500  # lines of a file
+DEEPEST = 8700  # lines of the library that a chapter runs on
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_no_file_is_too_long_to_be_read_at_once(name):
+    assert len(KNOWN[name].read_text().splitlines()) <= LONGEST or name in TOO_LONG
+
+
+def test_no_public_name_has_two_meanings():
+    found = {}
+    for name in of_room("facepoison"):
+        for node in ast.parse(KNOWN[name].read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.setdefault(node.name, set()).add(name)
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for target in targets:
+                if isinstance(target, ast.Name):
+                    found.setdefault(target.id, set()).add(name)
+    several = {each: where for each, where in found.items() if len(where) > 1 and not each.startswith("_")}
+    assert not several
+
+
+@pytest.mark.parametrize("chapter", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_a_chapter_runs_on_few_lines(chapter):
+    sources = [
+        "".join(cell["source"]) for cell in json.loads(chapter.read_text())["cells"] if cell["cell_type"] == "code"
+    ]
+    files = fingerprint.closure(fingerprint.imported_modules("\n".join(sources)))
+    own = [path for path in files if path.is_relative_to(ROOT / "lib" / "facepoison")]
+    assert 0 < sum(len(path.read_text().splitlines()) for path in own) <= DEEPEST

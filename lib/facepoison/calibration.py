@@ -32,7 +32,7 @@ from facepoison.protection import Rate, share
 from facepoison.protocol import choose, read_protocol
 from facepoison.store import written_whole
 
-FILE = "calibration.json"
+KEPT_IN = "calibration.json"
 NEVER = {"start": math.inf, "end": -math.inf}  # where a range is open nowhere: null in a file
 FOLDS = 5
 MOST_PEOPLE, LEAST_PEOPLE = 40, 8  # whose pictures are poisoned to calibrate
@@ -159,7 +159,7 @@ def read(path: Path) -> Calibration:
 
 def beside(weights: Path) -> Path:
     """Where the calibration lies that comes with a file of weights."""
-    return weights.with_name(f"{weights.stem}-{FILE}")
+    return weights.with_name(f"{weights.stem}-{KEPT_IN}")
 
 
 def in_use(detector: Detector, weights: Path) -> tuple[Calibration, list[str]]:
@@ -171,7 +171,7 @@ def in_use(detector: Detector, weights: Path) -> tuple[Calibration, list[str]]:
     Raises:
         InputError: a file is no calibration, or neither belongs to this detector.
     """
-    own, said = cache_folder() / FILE, []
+    own, said = cache_folder() / KEPT_IN, []
     if own.is_file():
         found = read(own)
         if found.detector == detector.sha256:
@@ -279,7 +279,7 @@ def calibrate(folder: Path, detector: Detector, say: Callable[[str], None] = pri
     poisoned = number > 0
     left = left_out(logits, poisoned, people, setting.seed)
     say(f"measured on people left out of the calibration, {FOLDS} groups of them in turn; 95 % intervals:")
-    say(f"area under the ROC curve {_said(area(left, poisoned, people))}")
+    say(f"area under the ROC curve {_said(area_left_out(left, poisoned, people))}")
     for place, attack in enumerate(attacks, 1):
         own = number == place
         say(f"{title_of(attack)} found, at probability 0.5: {_said(share(left[own] > 0, people[own]))}")
@@ -336,7 +336,7 @@ def left_out(logits: Tensor, poisoned: Tensor, people: Tensor, seed: int) -> Ten
     return found
 
 
-def area(log_odds: Tensor, poisoned: Tensor, people: Tensor) -> Rate:
+def area_left_out(log_odds: Tensor, poisoned: Tensor, people: Tensor) -> Rate:
     """Area under the ROC curve, with its interval over people; see ``intervals.area_interval``."""
     who, clean = people.numpy(), ~poisoned
     value, low, high = area_interval(log_odds[clean].numpy(), who[clean], log_odds[poisoned].numpy(), who[poisoned])

@@ -212,7 +212,7 @@ def detect_poison(
     path = weights or detect.DETECTORS / f"{detect.DEFAULT}.safetensors"
     detector = calibration.load(path)
     if calibrate is not None:
-        kept = cache_folder() / calibration.FILE
+        kept = cache_folder() / calibration.KEPT_IN
         calibration.write(calibration.calibrate(calibrate, detector, lambda line: print(line, flush=True)), kept)
         typer.echo(f"{kept}: written")
     if not files:

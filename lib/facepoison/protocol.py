@@ -256,7 +256,7 @@ def load_extractors(setting: Setting) -> dict[str, Extractor]:
     return {name: load_extractor(name, folder=setting.extractors) for name in names}
 
 
-def describe(setting: Setting, networks: Mapping[str, Extractor]) -> list[tuple[object, ...]]:
+def roles_of(setting: Setting, networks: Mapping[str, Extractor]) -> list[tuple[object, ...]]:
     """For each extractor: name, role, year, architecture and number of parameters."""
     entries = catalogue()
 

@@ -86,7 +86,7 @@ def seeded(seed: int, *labels: str | int) -> Iterator[None]:
         yield
 
 
-def rate_at(step: int, steps: int, warm_up: float, highest: float) -> float:
+def learning_rate(step: int, steps: int, warm_up: float, highest: float) -> float:
     """The learning rate of a step: it grows on a line over ``warm_up`` steps, under a cosine that falls to zero."""
     warm = min(1.0, (step + 1) / max(1.0, warm_up))
     return highest * warm * (1 + math.cos(math.pi * (step / steps))) / 2
@@ -143,7 +143,7 @@ def learn(
     for step in range(first, steps):
         seen, along = training.batch(step)
         for group, top in zip(optimiser.param_groups, highest, strict=True):
-            group["lr"] = rate_at(step, steps, training.warm_up, top)
+            group["lr"] = learning_rate(step, steps, training.warm_up, top)
         with torch.autocast(device.type, torch.bfloat16, enabled=training.bfloat16 and has_bfloat16(device.type)):
             said = network(seen)
         loss = training.loss(said.float(), along)

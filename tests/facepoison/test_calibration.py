@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import fingerprint
 from facepoison import calibration, detect, odds
-from facepoison.calibration import Calibration, area, beside, fit, in_use, left_out, read, read_picture, write
+from facepoison.calibration import Calibration, area_left_out, beside, fit, in_use, left_out, read, read_picture, write
 from facepoison.cli import app
 from facepoison.errors import InputError
 from facepoison.extractors.cards import write_weights
@@ -160,11 +160,11 @@ class TestLeftOut:
 
     def test_area_has_a_range_even_where_nothing_is_wrong(self):
         logits, poisoned, people = scored(20, 20)
-        rate = area(logits, poisoned, people)
+        rate = area_left_out(logits, poisoned, people)
         assert (rate.value, rate.high, rate.n) == (1, 1, 20)
         assert rate.low == pytest.approx(0.025 ** (1 / 20))
         logits, poisoned, people = scored(20, 0.5)
-        rate = area(logits, poisoned, people)
+        rate = area_left_out(logits, poisoned, people)
         assert rate.value == pytest.approx(detect.area(logits[~poisoned], logits[poisoned]))
         assert rate.low < rate.value < rate.high < 1
 

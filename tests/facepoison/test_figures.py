@@ -6,7 +6,7 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 
-from facepoison import figures, widgets
+from facepoison import cells, figures, widgets
 from facepoison.protection import Answers, Estimate, Protection, Rate
 
 
@@ -69,8 +69,8 @@ def test_a_table_escapes_its_cells(displayed):
 
 def test_rates_are_shown_with_their_interval():
     rate = Rate(0.5, 20, 120, 0.25, 0.75)
-    assert figures.percent(rate) == "50\N{NO-BREAK SPACE}[25,\N{NO-BREAK SPACE}75]"
-    assert figures.in_words({"a": rate}) == "a 50 %."
+    assert cells.percent(rate) == "50\N{NO-BREAK SPACE}[25,\N{NO-BREAK SPACE}75]"
+    assert cells.in_words({"a": rate}) == "a 50 %."
 
 
 def test_presets_side_by_side_have_a_dash_where_a_field_is_missing():
@@ -84,7 +84,7 @@ def test_presets_side_by_side_have_a_dash_where_a_field_is_missing():
         name: str = "two"
         limit: float = 15 / 255
 
-    assert figures.field_rows(One(), Two()) == [("name", "one", "two"), ("steps", "50", "–"), ("limit", "–", "0.05882")]
+    assert cells.field_rows(One(), Two()) == [("name", "one", "two"), ("steps", "50", "–"), ("limit", "–", "0.05882")]
 
 
 def outcome(value=0.5):
@@ -94,7 +94,7 @@ def outcome(value=0.5):
 
 
 def test_protection_rows_begin_with_their_key(displayed):
-    rows = figures.protection_rows({("LowKey", "1-NN"): outcome()})
+    rows = cells.protection_rows({("LowKey", "1-NN"): outcome()})
     assert rows == [("LowKey", "1-NN", "50\N{NO-BREAK SPACE}[10,\N{NO-BREAK SPACE}90]", rows[0][3], 2, 4)]
 
 
@@ -184,8 +184,7 @@ def test_a_slider_with_a_kernel_draws_anew():
 @pytest.mark.parametrize(("value", "said"), [(0.031, "+3"), (-0.002, "0"), (0.004, "0"), (-0.1, "-10")])
 def test_points_have_a_sign_unless_there_are_none(value, said):
     assert (
-        figures.percentage_points(Estimate(value, 4, -0.2, 0.2))
-        == f"{said}\N{NO-BREAK SPACE}[-20,\N{NO-BREAK SPACE}+20]"
+        cells.percentage_points(Estimate(value, 4, -0.2, 0.2)) == f"{said}\N{NO-BREAK SPACE}[-20,\N{NO-BREAK SPACE}+20]"
     )
 
 
@@ -211,8 +210,8 @@ def test_a_marked_threshold_lies_where_it_should_on_both_scales():
 
 def test_rows_of_detectors_hold_what_was_found_and_the_false_alarms():
     row = {"found": Rate(0.5, 4, 8, 0.25, 0.75), "false_alarms": Rate(0.001, 4, 8, 0.0, 0.0125)}
-    (cells,) = figures.handled_rows({("net", "JPEG 75"): {"a": row, "b": row}}, ["a", "b"])
-    assert [str(cell).replace("\N{NO-BREAK SPACE}", " ") for cell in cells] == [
+    (row_of,) = cells.handled_rows({("net", "JPEG 75"): {"a": row, "b": row}}, ["a", "b"])
+    assert [str(cell).replace("\N{NO-BREAK SPACE}", " ") for cell in row_of] == [
         "net",
         "JPEG 75",
         "50 [25, 75]",
@@ -224,13 +223,13 @@ def test_rows_of_detectors_hold_what_was_found_and_the_false_alarms():
 def test_rows_of_what_trainers_do_and_of_the_reply_are_in_the_order_of_their_tables():
     rate = Rate(0.5, 4, 8, 0.25, 0.75, Rate(0.0, 4, 8, 0.0, 0.5))
     sifted = {"attack": "a", "policy": "drop", "leak": "nothing leaked", "protection": rate}
-    (cells,) = figures.sifted_rows([sifted | {"paid": Estimate(0.01, 4, -0.5, 0.5)}], str.upper)
-    assert cells[:3] == ("A", "drop", "nothing leaked")
-    assert [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in cells[3:]] == [
+    (row_of,) = cells.sifted_rows([sifted | {"paid": Estimate(0.01, 4, -0.5, 0.5)}], str.upper)
+    assert row_of[:3] == ("A", "drop", "nothing leaked")
+    assert [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in row_of[3:]] == [
         "50 [25, 75]",
         "0 [0, 50]",
         "+1 [-50, +50]",
     ]
     reply = {"posted": "x", "detector": "net", "found": rate, "false_alarms": rate, "protection": rate, "psnr": 30.04}
-    (cells,) = figures.reply_rows([reply], {"x": "LowKey"})
-    assert (cells[0], cells[1], cells[-1]) == ("LowKey", "net", "30.0")
+    (row_of,) = cells.reply_rows([reply], {"x": "LowKey"})
+    assert (row_of[0], row_of[1], row_of[-1]) == ("LowKey", "net", "30.0")

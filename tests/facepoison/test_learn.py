@@ -11,7 +11,7 @@ from torch import nn
 from facepoison import training
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.training import Curve, Training, learn, rate_at, seeded
+from facepoison.training import Curve, Training, learn, learning_rate, seeded
 
 STEPS, BATCH = 12, 6
 
@@ -59,20 +59,20 @@ def learnt(**how):
 
 
 def test_rates_grow_on_a_line_and_come_to_rest_under_a_cosine():
-    rates = [rate_at(step, 100, 10, 0.5) for step in range(100)]
+    rates = [learning_rate(step, 100, 10, 0.5) for step in range(100)]
     assert rates[0] == pytest.approx(0.05)
     assert max(rates) == rates[9] > 0.48
     assert all(a > b for a, b in itertools.pairwise(rates[9:]))
     assert rates[50] == pytest.approx(0.25)
     assert rates[-1] < 1e-3 * 0.5
-    assert rate_at(0, 100, 0, 0.5) == 0.5
+    assert learning_rate(0, 100, 0, 0.5) == 0.5
 
 
 def test_every_group_has_its_share_of_the_rate_and_learns_with_it():
     network, head, optimiser = begun()
     before = [weight.clone() for weight in (*network.parameters(), *head.parameters())]
     learn(plan(loss=judged(head, Curve())), network, optimiser, head=head)
-    last = rate_at(STEPS - 1, STEPS, 3, 0.1)
+    last = learning_rate(STEPS - 1, STEPS, 3, 0.1)
     assert [group["lr"] for group in optimiser.param_groups] == [pytest.approx(last), pytest.approx(last / 2)]
     after = [*network.parameters(), *head.parameters()]
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
