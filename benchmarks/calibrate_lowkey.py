@@ -1,7 +1,7 @@
 """Where LOWKEY's weight comes from: python benchmarks/calibrate_lowkey.py [--size 112] [--perceptual mse dssim].
 
-Finds the weight at which poisons of made people from the validation population, who appear in no result, have a PSNR
-of 30 dB, and prints what else they then have, beside the one original output that the book knows of.
+Finds the weight at which poisons of synthetic people from the validation population, who appear in no result, have a
+PSNR of 30 dB, and prints what else they then have, beside the one original output that the book knows of.
 """
 
 from __future__ import annotations

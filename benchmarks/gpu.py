@@ -47,7 +47,7 @@ from facepoison.pictures import Pictures, to_float
 from facepoison.pictures.splits import first_users, split
 from facepoison.pictures.synthetic import make_pictures
 from facepoison.protection import Rate, protection
-from facepoison.protocol import Data, Setting, choose, embeddings, made_people, read_protocol
+from facepoison.protocol import Data, Setting, choose, embeddings, read_protocol, synthetic_people
 
 Section = dict[str, Any]
 BOTH = ("fawkes_v1_high", "lowkey")
@@ -286,7 +286,7 @@ def people(stage: Stage, setting: Setting) -> Pictures:
     sound = about.get("alike", "check_renderer" not in found.get("failed", {}))
     if sound and about.get("ms_a_picture", 0.0) <= SLOW and not (stage.small and about):
         stage.section["rendered_on"] = pick_device("auto").type
-        return made_people(setting, "evaluation", setting.people, setting.per_person)
+        return synthetic_people(setting, "evaluation", setting.people, setting.per_person)
     stage.section["rendered_on"] = "all CPU cores"
     label, cores = read_protocol()["populations"]["evaluation"], os.cpu_count() or 1
     part = partial(rendered_part, label, setting.per_person, setting.size, setting.seed)

@@ -16,7 +16,7 @@ from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import split
 from facepoison.protection import Answers, Protection, difference, rate
-from facepoison.protocol import Data, load_data, made_people, read_protocol
+from facepoison.protocol import Data, load_data, read_protocol, synthetic_people
 from facepoison.sift import sift
 from studies.common import Run, registered, script, write
 from studies.detecting import scored
@@ -27,7 +27,7 @@ Answer = Callable[[Data], Answers]
 def galleries(asked: Mapping[str, Any]) -> list[Data]:
     """The people of the protocol's ``costs``, cut into galleries, everybody a user who poisons nothing."""
     setting = registered()
-    whole = made_people(setting, "costs", *asked["people"])
+    whole = synthetic_people(setting, "costs", *asked["people"])
     people = asked["people"][0] // asked["galleries"]
     public, found = load_data(setting).public, []
     for first in range(0, asked["people"][0], people):

@@ -25,7 +25,7 @@ from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.handling import HANDLINGS, handle
 from facepoison.protection import difference, share
-from facepoison.protocol import Data, load_data, load_extractors, made_people, read_protocol
+from facepoison.protocol import Data, load_data, load_extractors, read_protocol, synthetic_people
 from facepoison.sift import sift
 from studies.common import Run, crowd_setting, poisoned, registered, script, write
 
@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 def people_of(population: str) -> Pictures:
     """Clean pictures of one of the populations that only detection knows."""
-    return made_people(registered(), population, *read_protocol()["detecting"][population])
+    return synthetic_people(registered(), population, *read_protocol()["detecting"][population])
 
 
 def taught_poisons(run: Run, chosen: Mapping[str, Any] | None = None) -> dict[str, Pictures]:
@@ -322,7 +322,7 @@ def shipped_posts() -> dict[str, Pictures]:
 
 
 def calibrations(run: Run) -> None:
-    """What scores of the networks that come with the book mean, on made faces: into ``data/detectors``.
+    """What scores of the networks that come with the book mean, on synthetic faces: into ``data/detectors``.
 
     From the clean pictures that thresholds are set on and the poisons that come with the book, all as taken.
     """
@@ -335,7 +335,7 @@ def calibrations(run: Run) -> None:
             torch.cat(parts),
             torch.cat([torch.full((len(part),), number > 0) for number, part in enumerate(parts)]),
             torch.cat([clean.identities, *(len(clean.names) + each.identities for each in posted.values())]),
-            made_on="made faces, as taken",
+            made_on="synthetic faces, as taken",
             detector=fingerprint.of_file(weights),
         )
         calibration.write(fitted, calibration.beside(weights))
@@ -405,7 +405,7 @@ def detecting_strangers(run: Run) -> None:
     At the thresholds of ``detecting``, and for both networks at once at those of ``detecting_both``.
     """
     asked, began = read_protocol()["detecting_strangers"], shipped.begin()
-    clean = made_people(registered(), "strangers", *asked["people"])
+    clean = synthetic_people(registered(), "strangers", *asked["people"])
     score = shipped_networks()
     limits = {
         (row["detector"], row["handling"], row["allowed"]): row["threshold"]

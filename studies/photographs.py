@@ -40,7 +40,7 @@ from studies.detecting import (
     table_of,
 )
 
-CARRIED = "made faces, then photographs"
+CARRIED = "synthetic faces, then photographs"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def detecting_real(run: Run, found: RealPeople) -> None:
     ``detecting_real`` holds what is found after every handling, ``detecting_real_honest`` whom one threshold for all
     handlings flags, ``detecting_real_accounts`` ten pictures against one, ``detecting_real_roc`` points of curves,
     ``sifting_real`` what a trainer does with it. Thresholds are set on public people's clean pictures. Beside the
-    networks taught on photographs stand those that learnt from made faces.
+    networks taught on photographs stand those that learnt from synthetic faces.
     """
     began, asked, whole = shipped.begin(), read_protocol()["detecting_real"], read_protocol()["detecting"]
     setting, public, set_up = found.setting, found.data.public, stage(run, found)
@@ -147,7 +147,7 @@ def detecting_real_weaker(run: Run, found: RealPeople) -> None:
 
 
 def detecting_real_both(run: Run, found: RealPeople) -> None:
-    """Both networks that went on from made faces, at once: ``detecting_real_both.json``. As ``detecting_real``."""
+    """Both networks that went on from synthetic faces, at once: ``detecting_real_both.json``. As ``detecting_real``."""
     began, asked, set_up = shipped.begin(), read_protocol()["detecting_real_both"], stage(run, found)
     whole, honest = read_protocol()["detecting_real"], set_up.honest
     posts = _poisoned(run, found, found.setting, whole["attacks"], set_up.who.asked, whole["asked"])
@@ -234,14 +234,14 @@ def _network(
 
 
 def _detectors(run: Run, set_up: Stage, asked: Mapping[str, Any]) -> dict[str, Score]:
-    """Detectors by name: taught on photographs alone, on made faces alone, on both; on one attack; plain ones."""
+    """Detectors by name: taught on photographs alone, on synthetic faces alone, on both; on one attack; plain ones."""
     found: dict[str, Score] = {}
     for like in (NETWORK, RESIDUAL):
-        found[f"{like.name}, made faces"] = scored(detect.load_detector(SHIPPED[like.name]))
+        found[f"{like.name}, synthetic faces"] = scored(detect.load_detector(SHIPPED[like.name]))
         for start in (None, SHIPPED[like.name]):
             network = _network(run, set_up, asked, like, start=start)
             found[network.name] = scored(network)
-    for attack in set_up.told:  # from nothing: the networks that know made faces have met every attack
+    for attack in set_up.told:  # from nothing: the networks that know synthetic faces have met every attack
         network = _network(run, set_up, asked, RESIDUAL, only=attack)
         found[network.name] = scored(network)
     seed, clean = read_protocol()["registered"]["seed"], set_up.taught.pixels

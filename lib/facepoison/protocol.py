@@ -37,7 +37,7 @@ class Setting:
         extractors: Folder of other people's extractors; None for the book's own.
         size: Height and width of the pictures.
         people: Identities to make; a folder brings its own.
-        per_person: Pictures of each made identity.
+        per_person: Pictures of each synthetic identity.
         n_users: How many identities poison, one at a time.
         n_retrained: For how many of them the end-to-end recogniser is trained.
         n_trainings: How often that is repeated, where it is, to see the luck of training.
@@ -145,8 +145,8 @@ def trainers_own(setting: Setting) -> Setting:
     return replace(setting, surrogates=tuple(read_protocol()[study]["surrogates"]))
 
 
-def made_people(setting: Setting, population: str, n: int, per_person: int, size: int | None = None) -> Pictures:
-    """Pictures of made people of one of the protocol's populations, rendered once and then kept."""
+def synthetic_people(setting: Setting, population: str, n: int, per_person: int, size: int | None = None) -> Pictures:
+    """Pictures of synthetic people of one of the protocol's populations, rendered once and then kept."""
     label = read_protocol()["populations"][population]
     size = size or setting.size
     kept = store.remember(
@@ -215,8 +215,8 @@ def load_data(setting: Setting, progress: Callable[[int, int], None] | None = No
     """
     others = read_protocol()["public"]
     if setting.made:
-        pictures, skipped = made_people(setting, "evaluation", setting.people, setting.per_person), {}
-        public = made_people(setting, "public", others["people"], others["pictures"])
+        pictures, skipped = synthetic_people(setting, "evaluation", setting.people, setting.per_person), {}
+        public = synthetic_people(setting, "public", others["people"], others["pictures"])
     else:
         everybody, report = read_folder(Path(setting.dataset), progress=progress)
         pictures, public = set_aside(everybody, others["folder_share"], setting.seed)
@@ -228,7 +228,7 @@ def load_data(setting: Setting, progress: Callable[[int, int], None] | None = No
 
 
 def look_closer(setting: Setting, data: Data, user: int) -> Data:
-    """The same data, with as many probes of one made user as the protocol wants to be looked at, for figures only.
+    """The same data, with as many probes of one synthetic user as the protocol wants to be looked at, for figures only.
 
     The further pictures are the next that the renderer makes of that person; they come last. A folder has no more.
     """

@@ -20,7 +20,7 @@ from facepoison.extractors.catalog import WEIGHTS, Entry, catalogue, load_extrac
 from facepoison.extractors.listing import count_macs
 from facepoison.pictures.splits import split
 from facepoison.protection import Rate, rank_one, share
-from facepoison.protocol import Setting, choose, made_people, read_protocol
+from facepoison.protocol import Setting, choose, read_protocol, synthetic_people
 
 
 def entries(setting: Setting) -> list[Entry]:
@@ -160,7 +160,7 @@ def measure_unseen(extractor: Extractor) -> dict[str, object]:
     protocol = read_protocol()
     asked = protocol["unseen"]
     setting = choose(**protocol["registered"])
-    pictures = made_people(setting, "unseen", asked["people"], asked["pictures"], extractor.contract.size)
+    pictures = synthetic_people(setting, "unseen", asked["people"], asked["pictures"], extractor.contract.size)
     embeddings, labels = embed(extractor, pictures.pixels).cpu(), pictures.identities
     gallery, probes = split(pictures, setting.seed, setting.gallery_share)
     rank = rank_one(embeddings[gallery], labels[gallery], embeddings[probes], labels[probes])

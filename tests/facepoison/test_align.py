@@ -27,7 +27,7 @@ def as_image(pixels):
 
 @pytest.fixture(scope="module")
 def portrait():
-    """A made face of 160 pixels with even light and a neutral look."""
+    """A synthetic face of 160 pixels with even light and a neutral look."""
     return as_image(make_pictures("align", 1, 1, 160, 0, strength=0.0, device="cpu").pixels[0])
 
 

@@ -94,7 +94,7 @@ RESULTS = {
     **{attack: functools.partial(lambda attack, _: poison(attack), attack) for attack in ATTACKS},
     "lowkey, hardened": lambda _: poison("lowkey", hardened(tiny_extractor(), 1)),
     "embeddings": lambda _: protocol.embeddings(tiny_extractor(), tiny_pictures(2)),
-    "made": lambda _: protocol.made_people(setting(), "illustration", 1, 1, 32),
+    "made": lambda _: protocol.synthetic_people(setting(), "illustration", 1, 1, 32),
     "aligned": read_photographs,
     "linear": fit_linear,
     "robust": lambda _: harden(None),

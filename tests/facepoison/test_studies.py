@@ -37,7 +37,7 @@ def small(monkeypatch, tmp_path):
     """Eight people in two galleries."""
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
     whole = Pictures(tiny_pictures(32), torch.arange(8).repeat_interleave(4), tuple("abcdefgh"))
-    monkeypatch.setattr(costs, "made_people", lambda setting, population, *asked: whole)
+    monkeypatch.setattr(costs, "synthetic_people", lambda setting, population, *asked: whole)
     monkeypatch.setattr(costs, "load_data", lambda setting: protocol.Data(whole, None, None, (), {}, whole))
     return costs.galleries({"people": [8, 4], "galleries": 2})
 

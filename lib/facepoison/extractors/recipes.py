@@ -48,7 +48,7 @@ class Recipe:
     Attributes:
         name: The extractor's name in the catalogue.
         architecture: Its key in ``ARCHITECTURES``.
-        identities: How many made identities it learns from; ``held_out`` more are kept for validation.
+        identities: How many synthetic identities it learns from; ``held_out`` more are kept for validation.
         per_person: Pictures of each.
         epochs: Passes over the training pictures.
         loss: What is minimised; ``scale`` and ``margin`` are those of the margin losses. The margin is zero for the

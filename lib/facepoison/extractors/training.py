@@ -1,4 +1,4 @@
-"""How the book's own extractors are trained: one recipe each, on made identities that appear nowhere else."""
+"""How the book's own extractors are trained: one recipe each, on synthetic identities that appear nowhere else."""
 
 from __future__ import annotations
 
