@@ -12,7 +12,7 @@ from facepoison.extractors.catalog import Entry, catalogue, load_extractor
 from facepoison.fine_tuning import EndToEnd
 from facepoison.pictures import Pictures
 from facepoison.pictures.align import align
-from facepoison.pictures.folders import Report, read_folder, write_folder
+from facepoison.pictures.folders import Report, Skipped, read_folder, write_folder
 from facepoison.pictures.splits import split
 from facepoison.pictures.synthetic import make_pictures
 from facepoison.poisons.fawkes import FAWKES_V1_HIGH, FAWKES_V1_LOW, FAWKES_V1_MID, FawkesV1, fawkes_v1
@@ -50,6 +50,7 @@ __all__ = [
     "Rate",
     "Recipe",
     "Report",
+    "Skipped",
     "align",
     "catalogue",
     "change",

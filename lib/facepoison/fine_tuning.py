@@ -65,7 +65,7 @@ class EndToEnd:
 
     @property
     def steps(self) -> int:
-        """Number of updates of the weights: as many as there are whole batches in the draws."""
+        """Number of updates of the weights, as many as there are whole batches in the draws."""
         return self.draws // self.batch
 
 

@@ -77,7 +77,7 @@ def test_a_name_is_there_documented_and_on_the_page(name):
     assert name in dir(facepoison)
     home = inspect.getmodule(value) or import_module(type(value).__module__)
     assert home.__name__.startswith("facepoison.")
-    if callable(value) and inspect.isroutine(value) or inspect.isclass(value):
+    if (callable(value) and inspect.isroutine(value)) or inspect.isclass(value):
         assert inspect.getdoc(value)
         assert not (value.__doc__ or "").startswith(f"{name}("), "what dataclasses write of themselves says nothing"
     entries = re.findall(r"^\.\. auto(?:class|function|data|exception):: (\w+)$", PAGE.read_text(), re.MULTILINE)

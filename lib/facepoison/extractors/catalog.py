@@ -82,12 +82,12 @@ class Entry:
 
     @property
     def hashed(self) -> bool:
-        """Whether the catalogue holds a hash of its file: without one nothing opens the file."""
+        """Whether the catalogue holds a hash of its file; without one nothing opens the file."""
         return len(self.sha256) == 64
 
     @property
     def trained(self) -> bool:
-        """Whether there are weights: an own extractor is in the catalogue as soon as it has a recipe."""
+        """Whether there are weights; an own extractor is in the catalogue as soon as it has a recipe."""
         return self.bytes > 0
 
 

@@ -63,7 +63,10 @@ class LowKey:
 
 
 LOWKEY = LowKey("LowKey (MSE)", perceptual="mse", weight=330.0)
+"""LowKey held back by the mean squared error, which needs no download, at the PSNR of the original; see ``lowkey``."""
+
 LOWKEY_LPIPS = LowKey("LowKey (LPIPS)", perceptual="lpips", weight=0.05 * 512)
+"""LowKey as published, held back by LPIPS, whose weights ``facepoison fetch lpips`` gets."""
 
 
 def blur(pictures: Tensor, preset: LowKey) -> Tensor:
@@ -159,6 +162,15 @@ def lowkey(
 
     Raises:
         InputError: pictures or surrogates cannot be used, or the preset's perceptual distance is not at hand.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import facepoison as fp
+        >>> clean = fp.make_pictures("examples", 1, 2, 64, seed=1).pixels
+        >>> short = replace(fp.LOWKEY, steps=2)  # of 50, to be quick
+        >>> poisoned = fp.lowkey(clean, [fp.load_extractor("deepid_2014")], short, seed=1)
+        >>> poisoned.shape, bool((fp.change(clean, poisoned).largest > 0).all())
+        (torch.Size([2, 3, 64, 64]), True)
     """
     check_pixels(pixels)
     device = check_surrogates(surrogates, pixels[:1])
