@@ -17,6 +17,7 @@ from bookpress.files import FULL, PressError, finish_swap, swap, write_whole
 from bookpress.stage import Claim, stage
 
 STAMP = ".made-from"
+PARAMETERS = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
 PRELOADED_FONT = re.compile(r'\s*<link rel="preload" as="font"[^>]*>')
 
 
@@ -30,8 +31,12 @@ BETTER_TAGS = {
 
 
 def inputs(root: Path, executed: Path) -> str:
-    """Fingerprint of all that the site depends on: prose, configuration, executed chapters, press and libraries."""
+    """Fingerprint of all that the site depends on: prose, configuration, executed chapters, press and libraries.
+
+    A page shows what the library says of itself, so that its sources belong to the prose, words and all.
+    """
     files = [path for path in (root / "book").rglob("*") if path.is_file()]
+    files += [path for path in (root / "lib").rglob("*") if path.suffix in (".py", ".pyi")]
     files += [root / "_config.yml", root / "_toc.yml", *ch.chapters(root)]
     press = fingerprint.of_modules("bookpress.build", "bookpress.cli")
     runs = fingerprint.of_files((path for path in executed.glob("*.ipynb")), executed)
@@ -80,18 +85,25 @@ def tidy(root: Path, site: Path) -> None:
     """Give readers the chapters as committed to download, and take out what serves nobody.
 
     That is the theme's templates, and its preloading of fonts, which browsers refuse on pages opened from a disk. What
-    scrolls sideways is made to scroll by keyboard too, and a list of references is no list without items to assistive
-    technology.
+    scrolls sideways is made to scroll by keyboard too, and to assistive technology a list of references is no list
+    without items, nor are the parameters of a signature definitions of nothing.
     """
     for template in (site / "_static").glob("*macros.html"):
         template.unlink()
     for page in site.rglob("*.html"):
         text = PRELOADED_FONT.sub("", page.read_text(encoding="utf-8"))
+        text = PARAMETERS.sub(_as_lines, text)
         for tag, better in BETTER_TAGS.items():
             text = text.replace(tag, better)
         page.write_text(text, encoding="utf-8")
     for source in ch.chapters(root):
         shutil.copy(source, site / "_sources" / source.relative_to(root))
+
+
+def _as_lines(parameters: re.Match[str]) -> str:
+    """The parameters of a signature, one a line, as divisions."""
+    lines = parameters[1].replace("<dd>", "<div>").replace("</dd>", "</div>")
+    return f'<div class="sig-parameters">\n{lines}</div>'
 
 
 def is_current(root: Path, executed: Path) -> bool:

@@ -112,6 +112,16 @@ def harden(
 
     Raises:
         InputError: pictures are wrong, or the extractor has no weights that can be trained.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import facepoison as fp
+        >>> faces = fp.make_pictures("examples", 2, 2, 64, seed=1)
+        >>> extractor = fp.load_extractor("deepid_2014")
+        >>> poisoned = replace(faces, pixels=faces.pixels ^ 8)  # a poison that keeps the example short
+        >>> short = fp.EndToEnd("two steps", draws=32, batch=16)
+        >>> fp.harden(extractor, faces, {"eights": poisoned}, short, seed=1).name
+        'deepid_2014 trained on eights'
     """
     seen = [clean, *poisons.values()]
     pixels = torch.cat([each.pixels for each in seen])

@@ -162,6 +162,14 @@ def train_detector(
     Raises:
         InputError: pictures are wrong, the recipe makes no step or is not for a detector like ``start``, or training
             ran away.
+
+    Example:
+        >>> import facepoison as fp
+        >>> clean = fp.make_pictures("examples", 2, 2, 32, seed=1).pixels
+        >>> short = fp.DetectorRecipe("two steps", draws=16, batch=8)
+        >>> detector = fp.train_detector(clean, {"eights": clean ^ 8}, short, seed=1)
+        >>> detector.name, fp.scores(detector, clean).shape
+        ('two steps', torch.Size([4]))
     """
     check_pictures(clean, "clean pictures")
     if not poisons:
@@ -247,6 +255,11 @@ def load_detector(name: str, folder: Path = DETECTORS) -> Detector:
 
     Raises:
         InputError: it is not there, or not the file that its card describes.
+
+    Example:
+        >>> import facepoison as fp
+        >>> fp.load_detector("residual").name
+        'network on residuals'
     """
     path = folder / f"{name}.safetensors"
     if not path.is_file() or not path.with_suffix(".json").is_file():
@@ -269,6 +282,12 @@ def scores(detector: Detector, pixels: Tensor) -> Tensor:
 
     Raises:
         InputError: they are no such pictures.
+
+    Example:
+        >>> import facepoison as fp
+        >>> clean = fp.make_pictures("examples", 1, 2, 64, seed=1).pixels
+        >>> fp.scores(fp.load_detector("residual"), clean).shape
+        torch.Size([2])
     """
     check_pictures(pixels, "pictures")
     device = next(detector.parameters()).device
@@ -285,6 +304,12 @@ def threshold(clean: Tensor, allowed: float) -> float:
 
     Raises:
         InputError: there are fewer clean pictures than the share needs: it would be set by none of them.
+
+    Example:
+        >>> import torch
+        >>> import facepoison as fp
+        >>> fp.threshold(torch.arange(100.0), 0.05)
+        94.0
     """
     n = len(clean)
     if not 0 <= allowed < 1 or not n or 0 < n * allowed < 1:

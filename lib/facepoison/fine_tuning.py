@@ -32,10 +32,10 @@ class EndToEnd:
     normalisation by the statistics that came with the extractor.
 
     The rates were chosen on clean pictures alone: 60 synthetic people of the population ``validation``, 20 pictures
-    each, ``arcface_2019``, two seeds; no poisoned picture was looked at. Of extractor's rates 0, 3e-5, 1e-4, 3e-4 with head's
-    1e-2, and 3e-5, 1e-4, 3e-4, 1e-3 with 3e-2, the highest was taken that still named all 360 probes with both seeds,
-    so that the extractor learns as much as its clean accuracy bears; accuracy alone could not choose, and the rule was
-    settled with that clean grid in view. (Among those that named all, 3e-5 with 3e-2 gave slightly higher
+    each, ``arcface_2019``, two seeds; no poisoned picture was looked at. Of extractor's rates 0, 3e-5, 1e-4, 3e-4 with
+    head's 1e-2, and 3e-5, 1e-4, 3e-4, 1e-3 with 3e-2, the highest was taken that still named all 360 probes with both
+    seeds, so that the extractor learns as much as its clean accuracy bears; accuracy alone could not choose, and the
+    rule was settled with that clean grid in view. (Among those that named all, 3e-5 with 3e-2 gave slightly higher
     probabilities.)
 
     Attributes:
@@ -62,7 +62,7 @@ class EndToEnd:
 
     @property
     def steps(self) -> int:
-        """Number of updates of the weights: as many as there are whole batches in the draws."""
+        """Number of updates of the weights, as many as there are whole batches in the draws."""
         return self.draws // self.batch
 
 

@@ -107,6 +107,20 @@ def rate(answers: Answers, clean: Answers | None = None, confidence: float = CON
 
     Raises:
         InputError: there are no answers, or the clean ones are about other users.
+
+    Example:
+        >>> import torch
+        >>> import facepoison as fp
+        >>> answers = fp.Answers(
+        ...     user=torch.tensor([0, 0, 1, 1]),
+        ...     probe=torch.arange(4),
+        ...     true=torch.tensor([0, 0, 1, 1]),
+        ...     predicted=torch.tensor([[0], [1], [1], [1]]),
+        ...     distance=torch.zeros(4, 1),
+        ... )
+        >>> error = fp.rate(answers)
+        >>> error.value, error.n, error.probes
+        (0.25, 2, 4)
     """
     if not len(answers.user):
         raise InputError("rate: no answers; a rate needs at least one user with a probe")
@@ -128,6 +142,13 @@ def share(hits: Tensor, people: Tensor, confidence: float = CONFIDENCE) -> Rate:
 
     Raises:
         InputError: there are none, or the two differ in length.
+
+    Example:
+        >>> import torch
+        >>> import facepoison as fp
+        >>> hits = fp.share(torch.tensor([True, True, False, True]), torch.tensor([0, 0, 1, 1]))
+        >>> hits.value, hits.n
+        (0.75, 2)
     """
     shares = by_person(hits, people)
     low, high = share_interval(shares.numpy(), len(hits), confidence)
@@ -170,6 +191,16 @@ def rank_one(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: Tens
         labels: Who is on them, int64 (G,).
         probes: Of the probes (P, D).
         probe_labels: Who is on them, int64 (P,).
+
+    Example:
+        >>> import facepoison as fp
+        >>> faces = fp.make_pictures("examples", 4, 3, 64, seed=1)
+        >>> embeddings = fp.embed(fp.load_extractor("deepid_2014", "cpu"), faces.pixels)
+        >>> gallery, probes = fp.split(faces, seed=1)
+        >>> who = faces.identities
+        >>> right = fp.rank_one(embeddings[gallery], who[gallery], embeddings[probes], who[probes])
+        >>> right.value, right.n
+        (1.0, 4)
     """
     return share(named_right(gallery, labels, probes, probe_labels), probe_labels)
 
@@ -199,6 +230,16 @@ def difference(a: Answers, b: Answers, confidence: float = CONFIDENCE) -> Estima
 
     Raises:
         InputError: the users are not the same.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import torch
+        >>> import facepoison as fp
+        >>> who = torch.tensor([0, 0, 1, 1])
+        >>> right = fp.Answers(who, torch.arange(4), who, who[:, None], torch.zeros(4, 1))
+        >>> wrong = replace(right, predicted=torch.tensor([[0], [1], [1], [1]]))
+        >>> fp.difference(wrong, right).value
+        0.25
     """
     if not len(a.user) or a.users != b.users:
         raise InputError("difference: the two are about different users; ask the same users both times")
@@ -322,6 +363,16 @@ def protection(
     Raises:
         InputError: embeddings or labels are wrong, there is no user, a user has no probe, no gallery picture, or
             another number of poisoned embeddings than of gallery pictures, or the recogniser is unknown.
+
+    Example:
+        >>> import torch
+        >>> import facepoison as fp
+        >>> clean, who = torch.eye(2), torch.tensor([0, 1])
+        >>> result = fp.measure_protection(clean, who, clean, who, {0: torch.tensor([[-1.0, 0.0]])})
+        >>> result.rate.value, result.rate.clean_error.value
+        (1.0, 0.0)
+        >>> result.poisoned.predicted.tolist()
+        [[1]]
     """
     check_rounds(labels, probes, probe_labels, poisoned)
     users, own = tuple(poisoned), own_probes(probe_labels, poisoned)

@@ -133,6 +133,14 @@ def nearest(gallery: Tensor, labels: Tensor, probes: Tensor, k: int = 1, metric:
 
     Raises:
         InputError: shapes, labels or lengths are wrong, or fewer than ``k`` identities are in the gallery.
+
+    Example:
+        >>> import torch
+        >>> import facepoison as fp
+        >>> gallery = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+        >>> probes = torch.tensor([[0.8, 0.6]])
+        >>> fp.nearest(gallery, torch.tensor([0, 1, 2]), probes, k=2).labels.tolist()
+        [[2, 0]]
     """
     known = int(labels.max()) + 1 if len(labels) else 0
     return closest(identity_distances(gallery, labels, probes, known, metric), k)

@@ -61,12 +61,26 @@ def test_the_site_and_its_claims_are_built_once(book, press, capsys):
     (book / "book" / "intro.md").write_text("# Other\n")
     press()
     assert "building the site" in capsys.readouterr().out
+    (book / "lib" / "tool.py").write_text('"""What a page shows of the library."""\n')
+    press()
+    assert "building the site" in capsys.readouterr().out
 
 
 def test_readers_download_the_committed_chapter(book, press):
     press()
     given = book / "_build" / "html" / "_sources" / "notebooks" / "01_one.ipynb"
     assert given.read_bytes() == (book / "notebooks" / "01_one.ipynb").read_bytes()
+
+
+def test_parameters_of_a_signature_are_no_definitions(book):
+    (book / "site" / "_sources" / "notebooks").mkdir(parents=True)
+    page = book / "site" / "page.html"
+    ends = '<dl class="py"><dt class="sig">f(', ")</dt><dd>Does it.</dd></dl>"
+    lines = "\n".join(f'<dd><em class="sig-param">{name}</em>,</dd>' for name in "ab")
+    page.write_text(f"{ends[0]}<dl>\n{lines}\n</dl>{ends[1]}")
+    build.tidy(book, book / "site")
+    better = "\n".join(f'<div><em class="sig-param">{name}</em>,</div>' for name in "ab")
+    assert page.read_text() == f'{ends[0]}<div class="sig-parameters">\n{better}\n</div>{ends[1]}'
 
 
 def test_a_failing_check_leaves_the_site_that_stood(book, press):

@@ -84,6 +84,7 @@ class FawkesV03:
 FAWKES_V03_LOW = FawkesV03("fawkes_v03_low", "Fawkes v0.3 low", threshold=0.003, steps=50, rate=35.0)
 FAWKES_V03_MID = FawkesV03("fawkes_v03_mid", "Fawkes v0.3 mid", threshold=0.005, steps=200, rate=20.0)
 FAWKES_V03_HIGH = FawkesV03("fawkes_v03_high", "Fawkes v0.3 high", threshold=0.008, steps=500, rate=10.0)
+"""The mode of Fawkes v0.3 that changes most."""
 
 
 @torch.no_grad()
@@ -254,6 +255,16 @@ def fawkes_v03(
 
     Raises:
         InputError: pictures or surrogates cannot be used, or the pool is empty.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import facepoison as fp
+        >>> faces = fp.make_pictures("examples", 3, 2, 64, seed=1)
+        >>> own, public = faces.of(0), faces.take(faces.identities > 0)
+        >>> short = replace(fp.FAWKES_V03_HIGH, steps=3)  # of 500, to be quick
+        >>> extractor = fp.load_extractor("deepid_2014")
+        >>> fp.fawkes_v03(own.pixels, [extractor], short, public=public, seed=1).shape
+        torch.Size([2, 3, 64, 64])
     """
     check_pixels(pixels)
     if not len(public):

@@ -80,8 +80,13 @@ class FawkesV1:
 
 
 FAWKES_V1_LOW = FawkesV1("fawkes_v1_low", "Fawkes v1.0 low", threshold=0.004, steps=40, rate=25.0, extractors=1)
+"""The mode of Fawkes v1.0 that changes least."""
+
 FAWKES_V1_MID = FawkesV1("fawkes_v1_mid", "Fawkes v1.0 mid", threshold=0.012, steps=75, rate=20.0, extractors=2)
+"""The mode of Fawkes v1.0 in the middle."""
+
 FAWKES_V1_HIGH = FawkesV1("fawkes_v1_high", "Fawkes v1.0 high", threshold=0.017, steps=150, rate=15.0, extractors=2)
+"""The mode of Fawkes v1.0 that changes most."""
 
 
 def next_weight(weight: Tensor, side: Tensor, dissimilarity: Tensor, preset: FawkesV1) -> tuple[Tensor, Tensor]:
@@ -185,6 +190,15 @@ def fawkes_v1(
 
     Raises:
         InputError: pictures or surrogates cannot be used.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import facepoison as fp
+        >>> clean = fp.make_pictures("examples", 1, 2, 64, seed=1).pixels
+        >>> short = replace(fp.FAWKES_V1_HIGH, steps=3)  # of 150, to be quick
+        >>> cloaked = fp.fawkes_v1(clean, [fp.load_extractor("deepid_2014")], short, seed=1)
+        >>> bool((fp.change(clean, cloaked).largest.round() <= 15).all())
+        True
     """
     check_pixels(pixels)
     device = check_surrogates(surrogates, pixels[:1])

@@ -82,8 +82,13 @@ class LowKey:
 
 
 LOWKEY_MSE = LowKey("lowkey", "LowKey (MSE)", perceptual="mse", weight=330.0)
+"""LowKey held back by the mean squared error, which needs no download, at the PSNR of the original; see ``lowkey``."""
+
 LOWKEY_LPIPS = LowKey("lowkey_lpips", "LowKey (LPIPS)", perceptual="lpips", weight=0.05 * 512)
+"""LowKey as published, held back by LPIPS, whose weights ``facepoison fetch lpips`` gets."""
+
 LOWKEY = LOWKEY_MSE
+"""The LowKey that the book's results are made with."""
 
 
 def blur(pictures: Tensor, preset: LowKey) -> Tensor:
@@ -179,6 +184,15 @@ def lowkey(
 
     Raises:
         InputError: pictures or surrogates cannot be used, or the preset's perceptual distance is not at hand.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import facepoison as fp
+        >>> clean = fp.make_pictures("examples", 1, 2, 64, seed=1).pixels
+        >>> short = replace(fp.LOWKEY, steps=2)  # of 50, to be quick
+        >>> poisoned = fp.lowkey(clean, [fp.load_extractor("deepid_2014")], short, seed=1)
+        >>> poisoned.shape, bool((fp.change(clean, poisoned).largest > 0).all())
+        (torch.Size([2, 3, 64, 64]), True)
     """
     check_pixels(pixels)
     device = check_surrogates(surrogates, pixels[:1])

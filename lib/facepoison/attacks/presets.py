@@ -10,6 +10,7 @@ from facepoison.errors import InputError
 
 PUBLISHED: tuple[Attack, ...] = (FAWKES_V03_HIGH, FAWKES_V1_LOW, FAWKES_V1_MID, FAWKES_V1_HIGH, LOWKEY)
 ATTACKS = {attack.name: attack for attack in PUBLISHED}
+"""The attacks of the book by name."""
 
 
 def find_attack(name: str) -> Attack:

@@ -217,6 +217,13 @@ def change(clean: Tensor, poisoned: Tensor) -> Change:
 
     Raises:
         InputError: they are not uint8 or their shapes differ.
+
+    Example:
+        >>> import facepoison as fp
+        >>> clean = fp.make_pictures("examples", 1, 2, 32, seed=1).pixels
+        >>> found = fp.change(clean, clean ^ 1)  # the lowest bit of every value
+        >>> found.largest.round().tolist(), found.psnr.round().tolist()
+        ([1.0, 1.0], [48.0, 48.0])
     """
     if clean.dtype != torch.uint8 or poisoned.dtype != torch.uint8:
         raise InputError(

@@ -58,6 +58,14 @@ class Extractor(nn.Module):
     Attributes:
         name: Its name in the catalogue.
         sha256: Hash of its weights; results that depend on the extractor are kept under it.
+
+    Example:
+        >>> import torch
+        >>> import facepoison as fp
+        >>> network = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
+        >>> own = fp.Extractor(network, fp.Preprocessing(size=8), name="colours", sha256="none")
+        >>> own(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 12])
     """
 
     def __init__(self, network: nn.Module, contract: Preprocessing, *, name: str, sha256: str) -> None:
@@ -93,7 +101,17 @@ def normalise(embeddings: Tensor) -> Tensor:
 
 @torch.no_grad()
 def embed(extractor: Extractor, pixels: Tensor, batch: int = 128) -> Tensor:
-    """Unit-length embeddings, float32 (N, D) on the extractor's device, of uint8 RGB pictures (N, 3, H, W)."""
+    """Unit-length embeddings, float32 (N, D) on the extractor's device, of uint8 RGB pictures (N, 3, H, W).
+
+    Example:
+        >>> import facepoison as fp
+        >>> faces = fp.make_pictures("examples", 2, 2, 64, seed=1)
+        >>> embeddings = fp.embed(fp.load_extractor("deepid_2014"), faces.pixels)
+        >>> embeddings.shape
+        torch.Size([4, 128])
+        >>> bool((embeddings.norm(dim=1) - 1).abs().max() < 1e-3)
+        True
+    """
     device = extractor.mean.device
     parts = [normalise(extractor(to_float(pixels[some].to(device)))) for some in batches(len(pixels), batch)]
     return torch.cat(parts)

@@ -82,12 +82,12 @@ class Entry:
 
     @property
     def hashed(self) -> bool:
-        """Whether the catalogue holds a hash of its file: without one nothing opens the file."""
+        """Whether the catalogue holds a hash of its file; without one nothing opens the file."""
         return len(self.sha256) == 64
 
     @property
     def trained(self) -> bool:
-        """Whether there are weights: an own extractor is in the catalogue as soon as it has a recipe."""
+        """Whether there are weights; an own extractor is in the catalogue as soon as it has a recipe."""
         return self.bytes > 0
 
 
@@ -119,6 +119,12 @@ def catalogue(file: Path = FILE) -> dict[str, Entry]:
 
     Raises:
         InputError: the file is missing or an entry is not as it should be.
+
+    Example:
+        >>> import facepoison as fp
+        >>> entry = fp.catalogue()["deepid_2014"]
+        >>> entry.kind, entry.year, entry.embedding, entry.contract.size
+        ('own', 2014, 128, 64)
     """
     return dict(_read(file))
 
@@ -297,6 +303,12 @@ def load_extractor(name: str, device: str = "auto", folder: Path | None = None, 
     Raises:
         InputError: the name is unknown, `check_file` finds something wrong, the file of an extractor that is not the
             project's own is nowhere, or its weights do not fit the network.
+
+    Example:
+        >>> import facepoison as fp
+        >>> extractor = fp.load_extractor("deepid_2014")
+        >>> extractor.name, extractor.contract.size
+        ('deepid_2014', 64)
     """
     entry = find_entry(name, file)
     path = locate(entry, folder)

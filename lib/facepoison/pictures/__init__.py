@@ -19,6 +19,14 @@ class Pictures:
         pixels: uint8 RGB, shape (N, 3, H, W), 0 to 255.
         identities: int64, shape (N,): index into ``names``.
         names: One name for each identity.
+
+    Example:
+        >>> import torch
+        >>> import facepoison as fp
+        >>> pixels = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+        >>> pictures = fp.Pictures(pixels, torch.tensor([0, 1, 1]), ("Ada", "Grace"))
+        >>> len(pictures), pictures.size, len(pictures.of(1))
+        (3, 32, 2)
     """
 
     pixels: Tensor

@@ -155,6 +155,19 @@ def read_folder(
 
     Raises:
         InputError: the folder cannot be read, or fewer than two identities are left.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import facepoison as fp
+        >>> faces = fp.make_pictures("examples", 2, 2, 112, seed=1)
+        >>> with TemporaryDirectory() as scratch:
+        ...     fp.write_folder(faces, Path(scratch) / "faces")
+        ...     aligned, report = fp.read_folder(Path(scratch) / "faces")
+        >>> print(report)
+        4 of 4 pictures used
+        >>> aligned.names
+        ('examples-00000', 'examples-00001')
     """
     files = list_files(root)
     faces: dict[str, list[tuple[Path, Tensor, int]]] = {}
@@ -187,6 +200,17 @@ def write_folder(pictures: Pictures, root: Path) -> None:
 
     Raises:
         InputError: it holds something already, or cannot be written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import facepoison as fp
+        >>> faces = fp.make_pictures("examples", 1, 2, 32, seed=1)
+        >>> with TemporaryDirectory() as scratch:
+        ...     folder = Path(scratch) / "faces"
+        ...     fp.write_folder(faces, folder)
+        ...     sorted(str(file.relative_to(folder)) for file in folder.rglob("*.png"))
+        ['examples-00000/000.png', 'examples-00000/001.png']
     """
     if root.is_dir() and any(root.iterdir()):
         raise InputError(f"{root}: is not empty: name a new folder, nothing is overwritten")

@@ -27,6 +27,15 @@ def split(pictures: Pictures, seed: int, share: float = 0.7) -> tuple[Tensor, Te
 
     Raises:
         InputError: the share is not between 0 and 1, or somebody has one picture only.
+
+    Example:
+        >>> import facepoison as fp
+        >>> faces = fp.make_pictures("examples", 4, 5, 32, seed=1)
+        >>> gallery, probes = fp.split(faces, seed=1)
+        >>> len(gallery), len(probes)
+        (16, 4)
+        >>> faces.identities[probes].tolist()
+        [0, 1, 2, 3]
     """
     if not 0 < share < 1:
         raise InputError(f"share {share}: must lie between 0 and 1; the protocol's is 0.7")

@@ -46,6 +46,14 @@ def make_pictures(
 
     Raises:
         InputError: see `draw_people`, `draw_nuisance` and `render`, or an unknown device.
+
+    Example:
+        >>> import facepoison as fp
+        >>> faces = fp.make_pictures("examples", 4, 3, 32, seed=1)
+        >>> faces.pixels.shape
+        torch.Size([12, 3, 32, 32])
+        >>> faces.names[:2]
+        ('examples/00000', 'examples/00001')
     """
     where = pick_device(device) if isinstance(device, str) else device
     if batch is None:

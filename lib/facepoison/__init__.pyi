@@ -1,0 +1,84 @@
+"""What `import facepoison` offers: every public name, and the room that it comes from.
+
+Type checkers and editors read this as it stands, and `__init__.py` reads it to import a room when a name of it is first
+asked for. A name that is added here wants a place on the page `book/api.md`.
+"""
+
+from facepoison.adapt import harden
+from facepoison.attacks.base import Attack
+from facepoison.attacks.fawkes_v03 import FAWKES_V03_HIGH, FawkesV03, fawkes_v03
+from facepoison.attacks.fawkes_v1 import FAWKES_V1_HIGH, FAWKES_V1_LOW, FAWKES_V1_MID, FawkesV1, fawkes_v1
+from facepoison.attacks.lowkey import LOWKEY, LOWKEY_LPIPS, LOWKEY_MSE, LowKey, lowkey
+from facepoison.attacks.people import poison_people
+from facepoison.attacks.presets import find_attack
+from facepoison.attacks.similarity import Change, change
+from facepoison.detect import Detector, DetectorRecipe, load_detector, scores, threshold, train_detector
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor, Preprocessing, embed
+from facepoison.extractors.catalog import Entry, catalogue, load_extractor
+from facepoison.fine_tuning import EndToEnd
+from facepoison.pictures import Pictures
+from facepoison.pictures.align import align
+from facepoison.pictures.folders import Report, Skipped, read_folder, write_folder
+from facepoison.pictures.splits import split
+from facepoison.pictures.synthetic import make_pictures
+from facepoison.protection import Answers, Estimate, Protection, Rate, difference, rank_one, rate, share
+from facepoison.protection import protection as measure_protection
+from facepoison.recognition import Nearest, nearest
+
+__version__: str
+
+__all__ = [
+    "FAWKES_V03_HIGH",
+    "FAWKES_V1_HIGH",
+    "FAWKES_V1_LOW",
+    "FAWKES_V1_MID",
+    "LOWKEY",
+    "LOWKEY_LPIPS",
+    "LOWKEY_MSE",
+    "Answers",
+    "Attack",
+    "Change",
+    "Detector",
+    "DetectorRecipe",
+    "EndToEnd",
+    "Entry",
+    "Estimate",
+    "Extractor",
+    "FawkesV03",
+    "FawkesV1",
+    "InputError",
+    "LowKey",
+    "Nearest",
+    "Pictures",
+    "Preprocessing",
+    "Protection",
+    "Rate",
+    "Report",
+    "Skipped",
+    "align",
+    "catalogue",
+    "change",
+    "difference",
+    "embed",
+    "fawkes_v03",
+    "fawkes_v1",
+    "find_attack",
+    "harden",
+    "load_detector",
+    "load_extractor",
+    "lowkey",
+    "make_pictures",
+    "measure_protection",
+    "nearest",
+    "poison_people",
+    "rank_one",
+    "rate",
+    "read_folder",
+    "scores",
+    "share",
+    "split",
+    "threshold",
+    "train_detector",
+    "write_folder",
+]
