@@ -219,26 +219,36 @@ def _computed(shards: Mapping[str, Shard], pool: Pool) -> Iterator[tuple[str, Ke
                 key = waiting.popleft()
                 packed = _packed(shards[key])
                 running[pool.executor.submit(run_shard, packed, key, wanted, torch.get_num_threads())] = key
-            failed: Exception | None = None
             ready = wait(running, PATIENCE, FIRST_COMPLETED).done
             if not ready and not pool.workers():
                 warnings.warn("there is no worker: the study waits until one is started", stacklevel=2)
-            for future in ready:
+            failed: Exception | None = None
+            while ready:  # a future let go of at once is not computed again by Dask should the worker that has it die
+                future = ready.pop()
                 key = running.pop(future)
-                try:
-                    packed, seconds, now = future.result()
-                except pool.lost as error:
-                    what = f"{shards[key].name}: whoever computed a shard is gone, killed or out of memory"
-                    failed = InputError(f"{what}: run again; what is done is kept")
-                    failed.__cause__ = error
-                except Exception as error:
-                    failed = error
+                outcome = _outcome(future, pool, shards[key].name)
+                del future
+                if isinstance(outcome, Kept):
+                    store.keep(shards[key].name, key, outcome)  # of use where the worker's store is another
+                    yield key, outcome
                 else:
-                    kept = Kept(load(packed), seconds, now)
-                    store.keep(shards[key].name, key, kept)  # of use where the worker's store is another
-                    yield key, kept
+                    failed = outcome
             if failed:
                 raise failed
     finally:
         for future in running:
             future.cancel()
+
+
+def _outcome(future: Future[tuple[bytes, float, bool]], pool: Pool, name: str) -> Kept | Exception:
+    """What became of a shard."""
+    try:
+        packed, seconds, now = future.result()
+    except pool.lost as error:
+        what = f"{name}: whoever computed a shard is gone, killed or out of memory"
+        failed = InputError(f"{what}: run again; what is done is kept")
+        failed.__cause__ = error
+        return failed
+    except Exception as error:
+        return error
+    return Kept(load(packed), seconds, now)

@@ -157,7 +157,7 @@ def test_a_killed_worker_costs_its_shard(tmp_path, monkeypatch):
     from shaken import begun, killer, logged, pids, same
 
     attack, surrogates, everybody = logged(12), [tiny_extractor(1)], people(16, 4)
-    ready = {"dashboard_address": None, "preload": ["facepoison.attacks.people"]}
+    ready = {"dashboard_address": ":0", "preload": ["facepoison.attacks.people"]}
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "10 minutes"}),
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, **ready) as workers,

@@ -62,7 +62,7 @@ def killer(pids: Callable[[], list[int]], every: float, most: int, say: Callable
     """Kill one of some processes at random every few seconds, until told to stop.
 
     Args:
-        pids: Gives those that are there now.
+        pids: Gives those that may be killed now; while there are none, it waits.
         every: Seconds between two kills.
         most: How many kills at most.
         say: Told of each.
@@ -73,10 +73,12 @@ def killer(pids: Callable[[], list[int]], every: float, most: int, say: Callable
     draw, over, killed = random.Random(1), threading.Event(), []
 
     def go() -> None:
-        while len(killed) < most and not over.wait(every):
-            there = sorted(pids())
+        last = time.monotonic()
+        while len(killed) < most and not over.wait(0.05):
+            there = sorted(pids()) if time.monotonic() - last > every else []
             if there:
                 killed.append(draw.choice(there))
+                last = time.monotonic()
                 os.kill(killed[-1], signal.SIGKILL)
                 say(f"kill {len(killed)}: process {killed[-1]} of {there}")
 
@@ -92,9 +94,10 @@ def killer(pids: Callable[[], list[int]], every: float, most: int, say: Callable
 
 
 def pids(cluster: Any) -> list[int]:
-    """The workers of a ``LocalCluster`` that are up: one that dies while it starts is not started again."""
+    """The workers of a ``LocalCluster`` once all are up: one that dies while it starts is not started again."""
     processes = [nanny.process for nanny in cluster.workers.values()]
-    return [each.pid for each in processes if each is not None and each.status.name == "running" and each.pid]
+    up = [each.pid for each in processes if each is not None and each.status.name == "running" and each.pid]
+    return up if len(up) == len(processes) else []
 
 
 def same(one: Pictures, other: Pictures) -> bool:
