@@ -104,7 +104,7 @@ def counting(run: Run, what: str, unit: str, clock: Callable[[], float] = time.m
             since, before = now, done
         last = now
         left = (now - since) / (done - before) * (of - done) / 60 if done > before else 0
-        run.say(f"{what}: {done} of {of} {unit}" + (f", {left:.1f} min left" if left else ""))
+        run.say(f"{what}: {done} of {of} {unit}" + (f", {left:.1f} min left" if left >= 0.05 else ""))
 
     return progress
 
