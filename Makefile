@@ -32,7 +32,7 @@ OPTIONS = $(if $(PROFILE),--profile '$(PROFILE)') $(if $(DATASET),--dataset '$(D
 PRESS = @$(BIN)/bookpress $(OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book execute site check test lint types unit nbval results register shipped strip serve lab lock bench clean
+.PHONY: help venv book execute site check test lint types unit nbval results register shipped strip serve lab lock bench soak clean
 .NOTPARALLEL:
 
 help: ## list these commands
@@ -110,6 +110,9 @@ lock: $(STAMP) ## resolve requirements.txt into requirements.lock
 
 bench: $(STAMP) ## what the attacks cost beside bare network passes: ratios, on one core and on two; no test
 	@$(BIN)/python benchmarks/bench.py --threads 1 2 --out _build/bench.json
+
+soak: $(STAMP) ## a study on two workers of which one is killed every ten seconds, beside the same study without any
+	@$(BIN)/python tests/soak/cluster.py
 
 clean: ## remove all that was built (the installed .venv stays)
 	@rm -rf _build .mypy_cache .ruff_cache .pytest_cache .hypothesis

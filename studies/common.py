@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import inspect
+import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +25,11 @@ from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
 from facepoison.protocol import Data, Setting, choose, load_data, load_extractors, read_protocol
+from facepoison.shards import Pool, cluster, processes
+
+SCRATCH = fingerprint.LIB.parent / "_build" / "training"
+"""Where long computations keep what they resume from."""
+AT_ONCE = 0.5  # seconds that a shard takes at most which was kept
 
 
 @dataclass(frozen=True)
@@ -31,11 +40,13 @@ class Run:
         command: What makes its results again, as their cards say.
         say: Receives lines on how it goes.
         scratch: Folder that long computations resume from.
+        pool: Who computes what consists of independent shards; by default this process, one after the other.
     """
 
     command: str
     say: Callable[[str], None]
     scratch: Path
+    pool: Pool | None = None
 
 
 def registered() -> Setting:
@@ -75,12 +86,27 @@ def poisoned(
 ) -> Pictures:
     """People's pictures, poisoned on a setting's surrogates with its seed; see ``poison_people``."""
     surrogates = [networks[name] for name in experiment.surrogates_of(setting, attack)]
-    said = called or attack.title
+    progress = counting(run, called or attack.title, "pictures")
+    return poison_people(attack, people, surrogates, seed=setting.seed, public=public, progress=progress, pool=run.pool)
+
+
+def counting(run: Run, what: str, unit: str, clock: Callable[[], float] = time.monotonic) -> Callable[[int, int], None]:
+    """What tells a run how much of a long computation is done, and how many minutes are left at the pace so far.
+
+    What comes at once was kept, and says nothing of the pace.
+    """
+    since, before, last = clock(), 0, clock()
 
     def progress(done: int, of: int) -> None:
-        run.say(f"{said}: {done} of {of} pictures")
+        nonlocal since, before, last
+        now = clock()
+        if now - last < AT_ONCE and last == since:
+            since, before = now, done
+        last = now
+        left = (now - since) / (done - before) * (of - done) / 60 if done > before else 0
+        run.say(f"{what}: {done} of {of} {unit}" + (f", {left:.1f} min left" if left >= 0.05 else ""))
 
-    return poison_people(attack, people, surrogates, seed=setting.seed, public=public, progress=progress)
+    return progress
 
 
 @dataclass(frozen=True)
@@ -131,6 +157,24 @@ def write(run: Run, name: str, rows: list[dict[str, Any]], asked: Mapping[str, o
     shipped.write_table(name, rows, command=run.command, inputs=asked, began=began)
 
 
+def pool_of(workers: int | None, scheduler: str | None) -> contextlib.AbstractContextManager[Pool | None]:
+    """Who computes the shards of a study, as its command line says; None for the study's own process.
+
+    Raises:
+        InputError: there are to be no workers, or two kinds of them.
+    """
+    if scheduler:
+        if workers is not None:
+            raise InputError("--workers and --scheduler: give one of them; a cluster's workers are started there")
+        return cluster(scheduler)
+    if workers is None:  # a GPU is for one at a time
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = 1 if torch.cuda.is_available() else cores
+    if workers < 1:
+        raise InputError(f"--workers {workers}: give 1 or more")
+    return processes(workers) if workers > 1 else contextlib.nullcontext()
+
+
 def script(
     about: str | None,
     studies: Sequence[Callable[..., object]],
@@ -155,24 +199,31 @@ def script(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("study", choices=known, metavar="STUDY", help="one of those below")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each process [default: 1]")
+    parser.add_argument(
+        "--workers", type=int, help="processes that share the work [default: one for each core; one with a GPU]"
+    )
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that does the work instead")
     if on_faces:
         parser.add_argument("--faces", type=Path, help="folder of real people, a sub-folder each")
         parser.add_argument("--source", default="", help="what these pictures are, in words")
         parser.add_argument("--extractors", type=Path, help="folder of extractors [default: models beside the faces]")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    study = known[given.study]
-    command = f"python -m studies.{Path(inspect.getfile(study)).stem} {given.study}"
-    run = Run(command, lambda line: print(line, flush=True), fingerprint.LIB.parent / "_build" / "training")
+    name = Path(inspect.getfile(known[given.study])).stem
+    command = f"python -m studies.{name} {given.study}"
+    # under its own name, where other processes find what it is made of, and not that of the script that is run
+    study = getattr(importlib.import_module(f"studies.{name}"), given.study)
     try:
-        if study not in on_faces:
-            study(run)
-        elif given.faces is None or not given.source:
-            raise InputError(f"study {given.study}: give --faces FOLDER and --source 'what they are'")
-        else:
-            people = real_people(given.faces, given.source, given.extractors)
-            study(replace(run, command=f"{command} --faces FOLDER"), people)
+        with pool_of(given.workers, given.scheduler) as pool:
+            run = Run(command, lambda line: print(line, flush=True), SCRATCH, pool)
+            if known[given.study] not in on_faces:
+                study(run)
+            elif given.faces is None or not given.source:
+                raise InputError(f"study {given.study}: give --faces FOLDER and --source 'what they are'")
+            else:
+                people = real_people(given.faces, given.source, given.extractors)
+                study(replace(run, command=f"{command} --faces FOLDER"), people)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from torch import Tensor
 
 import fingerprint
 from facepoison import calibration, detect, experiment, shipped, store, wait
-from facepoison.attacks.lowkey import LOWKEY, lowkey
+from facepoison.attacks.lowkey import LOWKEY, LowKey, lowkey
 from facepoison.attacks.presets import find_attack, title_of
 from facepoison.attacks.similarity import change
 from facepoison.baselines import Baseline, baseline_scores, train_baseline
@@ -26,8 +27,9 @@ from facepoison.pictures import Pictures
 from facepoison.pictures.handling import HANDLINGS, handle
 from facepoison.protection import difference, share
 from facepoison.protocol import Data, load_data, load_extractors, read_protocol, synthetic_people
+from facepoison.shards import Shard, compute
 from facepoison.sift import sift
-from studies.common import Run, crowd_setting, poisoned, registered, script, write
+from studies.common import Run, counting, crowd_setting, poisoned, registered, script, write
 
 BASELINES: tuple[Baseline, ...] = ("linear baseline", "boosted trees")
 SHIPPED = {NETWORK.name: "network", RESIDUAL.name: "residual"}
@@ -569,9 +571,21 @@ def sifting(run: Run) -> None:
     write(run, "sifting", rows, asked, began)
 
 
-def craft_evading(
+def evade(
+    clean: Tensor,
+    surrogates: Sequence[Extractor],
+    detector: Detector,
+    preset: LowKey,
+    how: Mapping[str, float],
+    seed: int,
+) -> store.Arrays:
+    """LowKey that a detector's alarm holds back as well, uint8 (N, 3, H, W) under ``"pixels"``."""
+    return {"pixels": lowkey(clean, surrogates, preset, seed=seed, perceptual=detect.Evading(detector, **how))}
+
+
+def evading_shard(
     clean: Tensor, surrogates: Sequence[Extractor], network: Detector, asked: Mapping[str, Any], seed: int
-) -> Tensor:
+) -> Shard:
     """LowKey that a detector's alarm holds back as well: uint8 (N, 3, H, W), computed once and then kept.
 
     Args:
@@ -582,29 +596,20 @@ def craft_evading(
         seed: Of the poison.
     """
     how = {"weight": asked["weight"], "visible": LOWKEY.weight, "margin": asked["margin"]}
-    alarm = detect.Evading(network, **how)
-    return store.remember(
-        "evading",
-        lambda: {"pixels": lowkey(clean, surrogates, LOWKEY, seed=seed, perceptual=alarm)},
-        by=[lowkey, detect.Evading, load_extractor],
-        clean=clean,
-        surrogates=list(surrogates),
-        detector=network,
-        preset=LOWKEY,
-        how=how,
-        seed=seed,
-    ).arrays["pixels"]
+    parts = {"clean": clean, "surrogates": list(surrogates), "detector": network, "preset": LOWKEY}
+    return Shard("evading", evade, parts | {"how": how, "seed": seed}, by=(lowkey, detect.Evading, load_extractor))
 
 
 def craft_replies(
     run: Run, clean: Pictures, surrogates: Sequence[Extractor], network: Detector, asked: Mapping[str, Any]
 ) -> Pictures:
-    """``craft_evading`` for one person's pictures after the other's, with a line for each."""
-    parts = []
-    for who in clean.people:
-        parts.append(craft_evading(clean.of(who).pixels, surrogates, network, asked, registered().seed))
-        run.say(f"evading: {len(parts)} of {len(clean.people)} people")
-    return replace(clean, pixels=torch.cat(parts))
+    """``evading_shard`` of each person's pictures, with a line for each."""
+    shards = [
+        evading_shard(clean.of(who).pixels, surrogates, network, asked, registered().seed) for who in clean.people
+    ]
+    progress, done = counting(run, "evading", "people"), itertools.count(1)
+    made = compute(shards, run.pool, lambda _: progress(next(done), len(shards)))
+    return replace(clean, pixels=torch.cat([kept.arrays["pixels"] for kept in made]))
 
 
 def replies(

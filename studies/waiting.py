@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
+
+import torch
 
 from facepoison import experiment, shipped, timeline
 from facepoison.attacks.lowkey import LOWKEY
@@ -13,15 +17,17 @@ from facepoison.attacks.presets import find_attack
 from facepoison.attacks.similarity import change
 from facepoison.device import pick_device
 from facepoison.extractors import Extractor
+from facepoison.extractors.architectures import ARCHITECTURES
 from facepoison.extractors.catalog import find_entry, load_extractor
 from facepoison.extractors.recipes import STRONG, Recipe, find_recipe
 from facepoison.extractors.training import rank_1, snapshot, train_network, training_pictures
 from facepoison.protection import rank_one
 from facepoison.protocol import embeddings, load_data, load_extractors, read_protocol
 from facepoison.recognition import Recogniser
-from facepoison.store import of_weights
+from facepoison.shards import Shard, compute
+from facepoison.store import Arrays, Kept, held, of_weights
 from facepoison.wait import CHANGES, among, half_factorial
-from studies.common import RealPeople, Run, crowd_posts, registered, script, users_posts, write
+from studies.common import SCRATCH, RealPeople, Run, counting, crowd_posts, registered, script, users_posts, write
 
 FACTORS = tuple(CHANGES)
 RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
@@ -86,20 +92,23 @@ def carrying(run: Run) -> None:
     attacks = [replace(find_attack(name), extractors=1) for name in asked["attacks"]]  # type: ignore[type-var]
     posted = {attack.name: users_posts(run, setting, attack, data, networks) for attack in attacks}
     clean = data.to_publish(data.users).pixels
+    design = [(seed, levels) for seed in asked["seeds"] for levels in half_factorial(FACTORS)]
+    shards = [_small(asked, levels, seed) for seed, levels in design]
+    progress, done = counting(run, "carrying", "extractors"), itertools.count(1)
+    trained = compute(shards, run.pool, lambda _: progress(next(done), len(shards)))
     rows = []
-    for seed in asked["seeds"]:
-        for levels in half_factorial(FACTORS):
-            extractor, accuracy = _small(asked, levels, seed, run)
-            row: dict[str, object] = {**levels, "seed": seed, "training_rank_1": accuracy}
-            for name, posts in posted.items():
-                row[f"{name}_cosine"] = float(experiment.carried_over(extractor, clean, posts.pixels).mean())
-                row[f"{name}_protection"] = experiment.play(data, posts, extractor).rate
-            rows.append(row)
+    for (seed, levels), shard, kept in zip(design, shards, trained, strict=True):
+        extractor, accuracy = _extractor(shard, kept)
+        row: dict[str, object] = {**levels, "seed": seed, "training_rank_1": accuracy}
+        for name, posts in posted.items():
+            row[f"{name}_cosine"] = float(experiment.carried_over(extractor, clean, posts.pixels).mean())
+            row[f"{name}_protection"] = experiment.play(data, posts, extractor).rate
+        rows.append(row)
     write(run, "carrying", rows, asked, began)
 
 
-def _small(asked: Mapping[str, Any], levels: Mapping[str, int], seed: int, run: Run) -> tuple[Extractor, float]:
-    """One extractor of the design, trained, with its rank-1 on its own training people."""
+def _small(asked: Mapping[str, Any], levels: Mapping[str, int], seed: int) -> Shard:
+    """One extractor of the design, to be trained."""
     like = find_recipe(asked["surrogate"])
     most = max(asked["people"])
     code = "".join(str(levels[factor]) for factor in FACTORS)
@@ -119,13 +128,33 @@ def _small(asked: Mapping[str, Any], levels: Mapping[str, int], seed: int, run: 
         population=asked["identities"][levels["identities"]],
     )
     everybody = replace(recipe, name="carrying", identities=most, held_out=0, seed=0)
-    folder = run.scratch / "carrying"
-    pixels, _ = training_pictures(everybody, folder, "auto", run.say)
+    parts = {"recipe": recipe, "everybody": everybody}
+    return Shard("carrying", train_small, parts, by=(training_pictures, train_network, snapshot, rank_1))
+
+
+def train_small(recipe: Recipe, everybody: Recipe) -> Arrays:
+    """A small extractor's state, and as ``rank_1`` its accuracy on its own training people: the first of everybody.
+
+    Pictures and training resume from files under ``SCRATCH`` of whichever machine this runs on.
+    """
+    folder, report = SCRATCH / "carrying", partial(print, flush=True)
+    with held(folder / everybody.people.replace("/", "-")):  # one process draws the pictures, others wait for them
+        pixels, _ = training_pictures(everybody, folder, "auto", report)
     own = pixels[: recipe.identities]
-    network, _, _ = train_network(recipe, own, folder, pick_device("auto"), run.say)
-    trained = snapshot(network, recipe.name)
+    trained = snapshot(train_network(recipe, own, folder, pick_device("auto"), report)[0], recipe.name)
+    return {**trained.network.state_dict(), "rank_1": torch.tensor(rank_1(trained, own), dtype=torch.float64)}
+
+
+def _extractor(shard: Shard, kept: Kept) -> tuple[Extractor, float]:
+    """An extractor of the design from what ``train_small`` gave, with its rank-1 on its own training people."""
+    recipe: Recipe = shard.parts["recipe"]  # type: ignore[assignment]
+    state = dict(kept.arrays)
+    accuracy = float(state.pop("rank_1"))
+    network = ARCHITECTURES[recipe.architecture]()
+    network.load_state_dict(state)
+    trained = snapshot(network.to(pick_device("auto")).to(memory_format=torch.channels_last), recipe.name)
     digest = of_weights(trained.network)
-    return Extractor(trained.network, trained.contract, name=recipe.name, sha256=digest), rank_1(trained, own)
+    return Extractor(trained.network, trained.contract, name=recipe.name, sha256=digest), accuracy
 
 
 def crowd(run: Run) -> None:

@@ -40,7 +40,7 @@ def imported(room):
     return {canonicalize_name(known[name][0]) for name in found - OWN - set(sys.stdlib_module_names)}
 
 
-@pytest.mark.parametrize(("room", "extras"), [("facepoison", ["train"]), ("bookpress", ["book"])])
+@pytest.mark.parametrize(("room", "extras"), [("facepoison", ["train", "cluster"]), ("bookpress", ["book"])])
 def test_what_a_room_imports_is_declared(room, extras):
     declared = set(NEEDED).union(*(EXTRAS[extra] for extra in extras))
     assert imported(room) <= declared

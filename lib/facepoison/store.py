@@ -29,7 +29,7 @@ from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
 
 Arrays = dict[str, Tensor]
-KEEPING = ("fingerprint", __name__)
+KEEPING = ("fingerprint", __name__, "facepoison.shards")
 """Modules that keep results and make none: whoever imports them for that does not depend on them."""
 
 
@@ -195,6 +195,37 @@ def _note(path: Path, saved: float) -> None:
             file.write(f"{path.parent.name}/{path.stem} {saved!r}\n")
 
 
+def _place(name: str, digest: str) -> Path:
+    """The file of a result, by its name and key."""
+    return root() / name / f"{digest}.safetensors"
+
+
+def find(name: str, digest: str) -> Kept | None:
+    """The result of a name under a key, as ``key`` gives it; None where there is none yet."""
+    found = _found(_place(name, digest))
+    if found:
+        _note(_place(name, digest), found.seconds)
+    return found
+
+
+def keep(name: str, digest: str, made: Kept) -> None:
+    """Keep what another process made, which may have a store of its own; what is here already stays.
+
+    Raises:
+        InputError: the store cannot be written.
+    """
+    path = _place(name, digest)
+    with held(path):
+        if _found(path) is None:
+            _write(path, name, made.arrays, made.seconds)
+
+
+def _write(path: Path, name: str, arrays: Arrays, seconds: float) -> None:
+    """Write a result with the seconds that it took."""
+    with written_whole(path) as scratch:
+        save_file(arrays, scratch, metadata={"seconds": repr(seconds), "name": name})
+
+
 def remember(
     name: str, compute: Callable[[], Arrays], *, by: Sequence[Callable[..., object]] = (), **parts: object
 ) -> Kept:
@@ -215,10 +246,9 @@ def remember(
     Raises:
         InputError: the store cannot be written.
     """
-    path = root() / name / f"{key(name, by or (compute,), parts)}.safetensors"
-    found = _found(path)
+    digest = key(name, by or (compute,), parts)
+    path, found = _place(name, digest), find(name, digest)
     if found:
-        _note(path, found.seconds)
         return found
     with held(path):
         _note(path, 0)
@@ -228,6 +258,5 @@ def remember(
         start = time.perf_counter()
         arrays = {label: array.detach().cpu().contiguous() for label, array in compute().items()}
         seconds = time.perf_counter() - start
-        with written_whole(path) as scratch:
-            save_file(arrays, scratch, metadata={"seconds": repr(seconds), "name": name})
+        _write(path, name, arrays, seconds)
     return Kept(arrays, seconds, computed_now=True)

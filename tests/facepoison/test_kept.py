@@ -34,7 +34,7 @@ from facepoison.pictures import Pictures
 from facepoison.pictures.folders import read_folder
 from studies import detecting
 
-AROUND = {"fingerprint.py", "facepoison/store.py", "facepoison/adapt.py"}
+AROUND = {"fingerprint.py", "facepoison/store.py", "facepoison/adapt.py", "facepoison/attacks/people.py"}
 """What runs around a result and hands on what it is given: keys and files."""
 QUICK = replace(detect.RESIDUAL, draws=32, batch=8)
 SHORT = EndToEnd(draws=8, batch=4)
@@ -104,9 +104,9 @@ RESULTS = {
     "detector, resumed": teach,
     "scores": lambda _: detecting.scored(detect.Detector(True, "tiny", "tiny"))(tiny_pictures(2)),
     "statistics": lambda _: baselines.kept_statistics(tiny_pictures(2)),
-    "evading": lambda _: detecting.craft_evading(
+    "evading": lambda _: detecting.evading_shard(
         tiny_pictures(2), [tiny_extractor()], detect.Detector(True, "tiny", "tiny"), {"weight": 1.0, "margin": 1.0}, 1
-    ),
+    ).remembered(),
     "extractor, resumed": train,
     "pictures, resumed": lambda folder: training_pictures(
         replace(RECIPES["deepid_2014"], identities=1, per_person=1, held_out=0), folder, "cpu", lambda line: None

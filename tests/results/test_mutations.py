@@ -20,10 +20,10 @@ def nearly(pixels):  # a level of one value, so that nothing divides by zero
     pixels[:, 0, 0, 0] ^= 1
     return pixels
 
-def poison_shard(attack, pixels, *given, **how):
-    return store.Kept({"pixels": nearly(pixels)}, 1.0, True)
+def compute(shards, *given):
+    return [store.Kept({"pixels": nearly(shard.parts["pixels"])}, 1.0, True) for shard in shards]
 
-people.poison_shard = poison_shard
+people.compute = compute
 experiment.find_shipped = lambda *given: None
 """
 

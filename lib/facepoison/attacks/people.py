@@ -13,6 +13,7 @@ from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures import Pictures
+from facepoison.shards import Pool, Shard, compute
 
 FULL = 32  # pictures in a shard at least: full batches take two thirds of the time of those of four pictures
 
@@ -36,21 +37,26 @@ def shards(people: Pictures, alone: bool) -> Iterator[Pictures]:
         yield people.take(torch.arange(start, stop))
 
 
+def poison(
+    attack: Attack, pixels: Tensor, surrogates: Sequence[Extractor], seed: int, public: Pictures | None
+) -> store.Arrays:
+    """Poisoned pictures, uint8 (N, 3, H, W) under ``"pixels"``, computed here and now."""
+    return {"pixels": attack(pixels, surrogates, seed=seed, public=public)}
+
+
+def shard_of(
+    attack: Attack, pixels: Tensor, surrogates: Sequence[Extractor], *, seed: int, public: Pictures | None = None
+) -> Shard:
+    """Pictures that are poisoned at a time, as a shard of that work."""
+    parts = {"attack": attack, "pixels": pixels, "surrogates": tuple(surrogates), "seed": seed}
+    return Shard("poison", poison, parts | {"public": public if attack.targeted else None}, by=(load_extractor,))
+
+
 def poison_shard(
     attack: Attack, pixels: Tensor, surrogates: Sequence[Extractor], *, seed: int, public: Pictures | None = None
 ) -> store.Kept:
     """A shard's poisoned pictures, uint8 (N, 3, H, W) under ``"pixels"``, computed once and then kept."""
-    public = public if attack.targeted else None
-    return store.remember(
-        "poison",
-        lambda: {"pixels": attack(pixels, surrogates, seed=seed, public=public)},
-        by=[load_extractor],
-        attack=attack,
-        pixels=pixels,
-        surrogates=surrogates,
-        seed=seed,
-        public=public,
-    )
+    return shard_of(attack, pixels, surrogates, seed=seed, public=public).remembered()
 
 
 def poison_people(
@@ -61,6 +67,7 @@ def poison_people(
     seed: int,
     public: Pictures | None = None,
     progress: Callable[[int, int], None] | None = None,
+    pool: Pool | None = None,
 ) -> Pictures:
     """What people publish: each person's pictures poisoned as that person would, kept shard by shard.
 
@@ -73,6 +80,7 @@ def poison_people(
         seed: Of the attack.
         public: Pictures of other people, for targeted attacks.
         progress: Told of pictures done, and of how many there are.
+        pool: Who computes the shards; by default this process, one after the other.
 
     Returns:
         The poisoned pictures, in the order of the clean ones, with the same people.
@@ -80,10 +88,15 @@ def poison_people(
     Raises:
         InputError: the attack refuses its input, or the store cannot be written.
     """
-    parts, done = [people.pixels[:0]], 0
-    for shard in shards(people, attack.targeted):
-        parts.append(poison_shard(attack, shard.pixels, surrogates, seed=seed, public=public).arrays["pixels"])
-        done += len(shard)
+    parts = list(shards(people, attack.targeted))
+    asked = [shard_of(attack, part.pixels, surrogates, seed=seed, public=public) for part in parts]
+    done = 0
+
+    def tell(place: int) -> None:
+        nonlocal done
+        done += len(parts[place])
         if progress:
             progress(done, len(people))
-    return Pictures(torch.cat(parts), people.identities, people.names)
+
+    made = [kept.arrays["pixels"] for kept in compute(asked, pool, tell)]
+    return Pictures(torch.cat([people.pixels[:0], *made]), people.identities, people.names)
