@@ -139,7 +139,7 @@ def attacks(pixels: Tensor, given: Sequence[Extractor]) -> list[Attack]:
     def last(views: Tensor) -> Tensor:
         return channels_last(views.clamp(0, 1))
 
-    name, steps = FAWKES_V1_HIGH.name, FAWKES_V1_HIGH.steps
+    name, steps = FAWKES_V1_HIGH.title, FAWKES_V1_HIGH.steps
     return [
         Attack("lowkey", "LowKey", LOWKEY.steps, lowkey_steps, lowkey_whole, last(four), surrogates, given),
         Attack("fawkes", name, steps, fawkes_steps, fawkes_whole, last(clean), surrogates[:few], given[:few]),
