@@ -200,7 +200,7 @@ def compute(
 
     waiting: deque[str] = deque()
     for key, (first, *_) in places.items():
-        kept = store.find(shards[first].name, key)
+        kept = store.stored(shards[first].name, key)
         if kept:
             done(key, kept)
         else:

@@ -200,7 +200,7 @@ def _place(name: str, digest: str) -> Path:
     return root() / name / f"{digest}.safetensors"
 
 
-def find(name: str, digest: str) -> Kept | None:
+def stored(name: str, digest: str) -> Kept | None:
     """The result of a name under a key, as ``key`` gives it; None where there is none yet."""
     found = _found(_place(name, digest))
     if found:
@@ -247,7 +247,7 @@ def remember(
         InputError: the store cannot be written.
     """
     digest = key(name, by or (compute,), parts)
-    path, found = _place(name, digest), find(name, digest)
+    path, found = _place(name, digest), stored(name, digest)
     if found:
         return found
     with held(path):

@@ -94,7 +94,7 @@ def test_an_error_in_a_shard_reaches_the_caller_and_what_is_done_is_kept(tmp_pat
     for pool in (None, elsewhere[0]):
         with pytest.raises(InputError, match="number -1: below nought"):
             compute(numbers(tmp_path, 1, -1, 2), pool)
-        assert store.find("doubled", numbers(tmp_path, 1)[0].key)
+        assert store.stored("doubled", numbers(tmp_path, 1)[0].key)
 
 
 def test_a_worker_with_other_code_or_libraries_is_refused(tmp_path, elsewhere):
