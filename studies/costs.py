@@ -64,7 +64,8 @@ def ways(asked: Mapping[str, Any]) -> dict[str, Answer]:
     limit = next(
         row["threshold"]
         for row in rows
-        if (row["detector"], row["handling"], row["allowed"]) == (detect.NETWORK.name, "as taken", asked["allowed"])
+        if (row["detector"], row["transformation"], row["allowed"])
+        == (detect.NETWORK.name, "untransformed", asked["allowed"])
     )
     score = scored(detect.load_detector("network"))
 

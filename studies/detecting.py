@@ -24,7 +24,7 @@ from facepoison.extractors import Extractor
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures import Pictures
-from facepoison.pictures.handling import HANDLINGS, handle
+from facepoison.pictures.transforms import TRANSFORMATIONS, transform
 from facepoison.protection import difference, share
 from facepoison.protocol import Data, load_data, load_extractors, read_protocol, synthetic_people
 from facepoison.shards import Shard, compute
@@ -34,9 +34,9 @@ from studies.common import Run, counting, crowd_setting, poisoned, registered, s
 BASELINES: tuple[Baseline, ...] = ("linear baseline", "boosted trees")
 SHIPPED = {NETWORK.name: "network", RESIDUAL.name: "residual"}
 """Networks that come with the book, and their files."""
-AT_A_TIME = 2000  # pictures that are handled at a time
-TAKEN_TIMES = 3  # how often a baseline sees each picture, handled anew
-EVERYTHING = "everything"  # one threshold, set on clean pictures after every handling
+AT_A_TIME = 2000  # pictures that are transformed at a time
+TAKEN_TIMES = 3  # how often a baseline sees each picture, transformed anew
+EVERYTHING = "everything"  # one threshold, set on clean pictures after every transformation
 Score = Callable[[Tensor], Tensor]
 Row = dict[str, Any]
 
@@ -154,12 +154,12 @@ def scored(detector: Detector) -> Score:
 
 @dataclass(frozen=True)
 class Asked:
-    """Scores of one detector by handling: of two sets of clean pictures, and of what is posted, by attack.
+    """Scores of one detector by transformation: of two sets of clean pictures, and of what is posted, by attack.
 
     Attributes:
-        thresholds: By handling, of the people thresholds are set on.
-        honest: By handling, of the people false alarms are counted on.
-        posted: By handling and attack.
+        thresholds: By transformation, of the people thresholds are set on.
+        honest: By transformation, of the people false alarms are counted on.
+        posted: By transformation and attack.
     """
 
     thresholds: dict[str, Tensor]
@@ -170,7 +170,9 @@ class Asked:
 def only_of(answer: Asked, attacks: Iterable[str]) -> Asked:
     """What a detector said, of some attacks only."""
     wanted = tuple(attacks)
-    posted = {handling: {attack: some[attack] for attack in wanted} for handling, some in answer.posted.items()}
+    posted = {
+        transformation: {attack: some[attack] for attack in wanted} for transformation, some in answer.posted.items()
+    }
     return replace(answer, posted=posted)
 
 
@@ -182,36 +184,39 @@ def ask(
     posted: Mapping[str, Pictures],
     few: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Asked]:
-    """What detectors say of clean pictures and of posted ones after every handling.
+    """What detectors say of clean pictures and of posted ones after every transformation.
 
     Args:
-        run: Told of every handling done.
+        run: Told of every transformation done.
         detectors: By name.
         thresholds: Clean pictures that thresholds are set on.
         honest: Clean pictures that false alarms are counted on.
         posted: By attack.
-        few: By detector the handlings that it is asked about, if not all.
+        few: By detector the transformations that it is asked about, if not all.
     """
     answers = {name: Asked({}, {}, {}) for name in detectors}
-    wanted = {handling for name in detectors for handling in few.get(name, tuple(HANDLINGS))}
-    for handling in (each for each in HANDLINGS if each in wanted):
-        sets = {"thresholds": handle(thresholds.pixels, handling), "honest": handle(honest.pixels, handling)}
-        posts = {attack: handle(each.pixels, handling) for attack, each in posted.items()}
+    wanted = {transformation for name in detectors for transformation in few.get(name, tuple(TRANSFORMATIONS))}
+    for transformation in (each for each in TRANSFORMATIONS if each in wanted):
+        sets = {
+            "thresholds": transform(thresholds.pixels, transformation),
+            "honest": transform(honest.pixels, transformation),
+        }
+        posts = {attack: transform(each.pixels, transformation) for attack, each in posted.items()}
         for name, score in detectors.items():
-            if handling in few.get(name, tuple(HANDLINGS)):
-                answers[name].thresholds[handling] = score(sets["thresholds"])
-                answers[name].honest[handling] = score(sets["honest"])
-                answers[name].posted[handling] = {attack: score(pixels) for attack, pixels in posts.items()}
-        run.say(f"{handling}: asked")
+            if transformation in few.get(name, tuple(TRANSFORMATIONS)):
+                answers[name].thresholds[transformation] = score(sets["thresholds"])
+                answers[name].honest[transformation] = score(sets["honest"])
+                answers[name].posted[transformation] = {attack: score(pixels) for attack, pixels in posts.items()}
+        run.say(f"{transformation}: asked")
     return answers
 
 
 def rows_of(
     name: str, answer: Asked, people: Mapping[str, Tensor], honest: Tensor, allowed: list[float]
 ) -> Iterator[Row]:
-    """Rows of one detector: for each handling, attack and share of false alarms allowed, what is found.
+    """Rows of one detector: for each transformation, attack and share of false alarms allowed, what is found.
 
-    Thresholds are set on clean pictures handled in the same way.
+    Thresholds are set on clean pictures transformed in the same way.
 
     Args:
         name: The detector's.
@@ -220,15 +225,21 @@ def rows_of(
         honest: Who is on the pictures that false alarms are counted on.
         allowed: Shares of false alarms to allow.
     """
-    for handling, clean in answer.thresholds.items():
-        for attack, posted in answer.posted[handling].items():
-            area = detect.area(answer.honest[handling], posted)
+    for transformation, clean in answer.thresholds.items():
+        for attack, posted in answer.posted[transformation].items():
+            area = detect.area(answer.honest[transformation], posted)
             for each in allowed:
                 limit = detect.threshold(clean, each)
-                row = {"detector": name, "attack": attack, "handling": handling, "allowed": each, "area": area}
+                row = {
+                    "detector": name,
+                    "attack": attack,
+                    "transformation": transformation,
+                    "allowed": each,
+                    "area": area,
+                }
                 row |= {"threshold": limit, "found": share(posted > limit, people[attack])}
-                row["false_alarms"] = share(answer.honest[handling] > limit, honest)
-                if handling == "as taken":  # so that one user's share can be made again and compared
+                row["false_alarms"] = share(answer.honest[transformation] > limit, honest)
+                if transformation == "untransformed":  # so that one user's share can be made again and compared
                     row["by_user"] = [
                         float((posted[people[attack] == who] > limit).float().mean()) for who in _order(people[attack])
                     ]
@@ -254,7 +265,7 @@ def detecting(run: Run) -> None:
     """Detectors before users and attacks, after everything that befalls pictures: ``detecting*.json``.
 
     ``detecting`` holds what is found, ``detecting_crossed`` the same of detectors that know fewer attacks,
-    ``detecting_honest`` whom one threshold for all handlings flags, ``detecting_accounts`` ten pictures against one,
+    ``detecting_honest`` whom one threshold for all of them flags, ``detecting_accounts`` ten pictures against one,
     ``detecting_roc`` points of curves.
     """
     asked, began = read_protocol()["detecting"], shipped.begin()
@@ -263,14 +274,16 @@ def detecting(run: Run) -> None:
     networks = {name: taught(run, lesson) for name, lesson in lessons(asked).items()}
     networks |= {name: detect.load_detector(file) for name, file in SHIPPED.items()}
     baselines = {
-        kind: train_baseline(kind, clean, poisons, handled=NETWORK.handled, times=TAKEN_TIMES, seed=registered().seed)
+        kind: train_baseline(
+            kind, clean, poisons, transformed=NETWORK.transformed, times=TAKEN_TIMES, seed=registered().seed
+        )
         for kind in BASELINES
     }
     thresholds, honest = people_of("thresholds"), people_of("honest")
     by_name: dict[str, Score] = {name: scored(network) for name, network in networks.items()}
     by_name |= {kind: lambda pixels, own=own: baseline_scores(own, pixels) for kind, own in baselines.items()}  # type: ignore[misc]
     whole = [NETWORK.name, RESIDUAL.name, PLAIN.name, *BASELINES]
-    both = ("as taken", asked["handled"])
+    both = ("untransformed", asked["transformed"])
     few: dict[str, tuple[str, ...]] = {name: both for name in by_name if name not in whole}
     crossing = [NETWORK.name, *few]
     few[PLAIN.name] = (*both, "noise")
@@ -285,12 +298,15 @@ def detecting(run: Run) -> None:
     rows = [row for name in whole for row in rows_of(name, answers[name], people, honest.identities, allowed)]
     write(run, "detecting", [row for row in rows if wanted(row)], asked, began)
     rows = [row for name in crossing for row in rows_of(name, answers[name], people, honest.identities, allowed)]
-    rows = [row for row in rows if row["handling"] in both and row["attack"] in main]
+    rows = [row for row in rows if row["transformation"] in both and row["attack"] in main]
     write(run, "detecting_crossed", rows, asked, began)
     flags = [
         row
         for name in whole
-        for set_on in ("as taken", *([EVERYTHING] if answers[name].thresholds.keys() == HANDLINGS.keys() else []))
+        for set_on in (
+            "untransformed",
+            *([EVERYTHING] if answers[name].thresholds.keys() == TRANSFORMATIONS.keys() else []),
+        )
         for row in flagged_of(
             name,
             only_of(answers[name], asked["attacks"] if set_on == EVERYTHING and name == NETWORK.name else ()),
@@ -326,7 +342,7 @@ def shipped_posts() -> dict[str, Pictures]:
 def calibrations(run: Run) -> None:
     """What scores of the networks that come with the book mean, on synthetic faces: into ``data/detectors``.
 
-    From the clean pictures that thresholds are set on and the poisons that come with the book, all as taken.
+    From the clean pictures that thresholds are set on and the poisons that come with the book, all untransformed.
     """
     clean, posted = people_of("thresholds"), shipped_posts()
     for name, file in SHIPPED.items():
@@ -337,35 +353,35 @@ def calibrations(run: Run) -> None:
             torch.cat(parts),
             torch.cat([torch.full((len(part),), number > 0) for number, part in enumerate(parts)]),
             torch.cat([clean.identities, *(len(clean.names) + each.identities for each in posted.values())]),
-            made_on="synthetic faces, as taken",
+            made_on="synthetic faces, untransformed",
             detector=fingerprint.of_file(weights),
         )
         calibration.write(fitted, calibration.beside(weights))
         run.say(f"{name}: calibrated")
 
 
-def detecting_crossed_handled(run: Run) -> None:
-    """What networks on residuals find that know one attack, two or three: ``detecting_crossed_handled.json``."""
-    _crossed_handled(run, "detecting_crossed_handled", RESIDUAL)
+def detecting_crossed_transformed(run: Run) -> None:
+    """What networks on residuals find that know one attack, two or three: ``detecting_crossed_transformed.json``."""
+    _crossed_transformed(run, "detecting_crossed_transformed", RESIDUAL)
 
 
 def detecting_crossed_pictures(run: Run) -> None:
     """The same of networks on pictures, from the same lessons: ``detecting_crossed_pictures.json``."""
-    _crossed_handled(run, "detecting_crossed_pictures", NETWORK)
+    _crossed_transformed(run, "detecting_crossed_pictures", NETWORK)
 
 
-def _crossed_handled(run: Run, table: str, recipe: DetectorRecipe) -> None:
-    """Attack learnt from x attack posted x handling, with as many poisons by one attack as by another.
+def _crossed_transformed(run: Run, table: str, recipe: DetectorRecipe) -> None:
+    """Attack learnt from x attack posted x transformation, with as many poisons by one attack as by another.
 
     Asked about are the poisons that come with the book.
 
     Args:
         run: Told how it goes.
-        table: The study; what the protocol does not ask under its name stands under ``detecting_crossed_handled``.
+        table: The study; what the protocol does not ask under its name stands under ``detecting_crossed_transformed``.
         recipe: How the networks learn, but for the number of draws.
     """
     began = shipped.begin()
-    asked = read_protocol()["detecting_crossed_handled"] | read_protocol()[table]
+    asked = read_protocol()["detecting_crossed_transformed"] | read_protocol()[table]
     whole, posted = read_protocol()["detecting"], shipped_posts()
     poisons = {attack: each.pixels for attack, each in taught_poisons(run, asked).items()}
     recipe, every = replace(recipe, draws=asked["draws"]), tuple(poisons)
@@ -374,14 +390,14 @@ def _crossed_handled(run: Run, table: str, recipe: DetectorRecipe) -> None:
         chosen = {attack: poisons[attack] for attack in lesson.attacks}
         by_name[name] = scored(learnt(run, lesson.recipe, people_of("taught").pixels, chosen))
     thresholds, honest = people_of("thresholds"), people_of("honest")
-    answers = ask(run, by_name, thresholds, honest, posted, dict.fromkeys(by_name, tuple(asked["handlings"])))
+    answers = ask(run, by_name, thresholds, honest, posted, dict.fromkeys(by_name, tuple(asked["transformations"])))
     write(run, table, table_of(answers, posted, honest, whole["allowed"]), asked, began)
 
 
 def detecting_both(run: Run) -> None:
     """What the networks that come with the book find, each and together by the mean of their logits.
 
-    Into ``detecting_both.json``. Asked about are the poisons that come with the book, after every handling.
+    Into ``detecting_both.json``. Asked about are the poisons that come with the book, after every transformation.
     """
     asked, began = read_protocol()["detecting_both"], shipped.begin()
     posted, thresholds, honest = shipped_posts(), people_of("thresholds"), people_of("honest")
@@ -410,20 +426,20 @@ def detecting_strangers(run: Run) -> None:
     clean = synthetic_people(registered(), "strangers", *asked["people"])
     score = shipped_networks()
     limits = {
-        (row["detector"], row["handling"], row["allowed"]): row["threshold"]
+        (row["detector"], row["transformation"], row["allowed"]): row["threshold"]
         for table in ("detecting_both", "detecting")  # where a network stands in both, the latter counts
         for row in shipped.read_table(table).rows
         if row["detector"] in score
     }
     rows = []
-    for handling in HANDLINGS:
-        parts = [handle(clean.pixels[some], handling) for some in batches(len(clean), AT_A_TIME)]
+    for transformation in TRANSFORMATIONS:
+        parts = [transform(clean.pixels[some], transformation) for some in batches(len(clean), AT_A_TIME)]
         found = {name: own(torch.cat(parts)) for name, own in score.items()}
         for (name, after, allowed), limit in limits.items():
-            if after == handling:
-                row = {"detector": name, "handling": handling, "allowed": allowed, "threshold": limit}
+            if after == transformation:
+                row = {"detector": name, "transformation": transformation, "allowed": allowed, "threshold": limit}
                 rows.append(row | {"false_alarms": share(found[name] > limit, clean.identities)})
-        run.say(f"{handling}: asked")
+        run.say(f"{transformation}: asked")
     write(run, "detecting_strangers", rows, asked, began)
 
 
@@ -435,7 +451,7 @@ def flagged_of(
     allowed: Iterable[float],
     set_on: str = EVERYTHING,
 ) -> Iterator[Row]:
-    """Whom one threshold flags, after every handling: of clean pictures and of posted ones.
+    """Whom one threshold flags, after every transformation: of clean pictures and of posted ones.
 
     Args:
         name: The detector's.
@@ -443,22 +459,24 @@ def flagged_of(
         people: By attack, who is on the posted pictures.
         honest: Who is on the pictures that false alarms are counted on.
         allowed: Shares of false alarms to allow.
-        set_on: The handling after which clean pictures set the threshold, or ``EVERYTHING`` for all of them together.
+        set_on: The transformation after which clean pictures set the threshold, or ``EVERYTHING`` for all together.
     """
-    scores = torch.cat([own for handling, own in answer.thresholds.items() if set_on in (handling, EVERYTHING)])
+    scores = torch.cat(
+        [own for transformation, own in answer.thresholds.items() if set_on in (transformation, EVERYTHING)]
+    )
     for each in allowed:
         limit = detect.threshold(scores, each)
-        for handling in answer.honest:
-            row = {"detector": name, "handling": handling, "allowed": each, "set_on": set_on}
-            yield row | {"posted": "clean", "flagged": share(answer.honest[handling] > limit, honest)}
-            for attack, posted in answer.posted[handling].items():
+        for transformation in answer.honest:
+            row = {"detector": name, "transformation": transformation, "allowed": each, "set_on": set_on}
+            yield row | {"posted": "clean", "flagged": share(answer.honest[transformation] > limit, honest)}
+            for attack, posted in answer.posted[transformation].items():
                 yield row | {"posted": attack, "flagged": share(posted > limit, people[attack])}
 
 
 def accounts_of(
     answer: Asked, people: Mapping[str, Tensor], thresholds: Tensor, honest: Tensor, size: int, allowed: float
 ) -> Iterator[Row]:
-    """One picture of an account against ``size`` of them, by handling and attack.
+    """One picture of an account against ``size`` of them, by transformation and attack.
 
     Args:
         answer: What a detector said.
@@ -468,19 +486,21 @@ def accounts_of(
         size: Pictures that an account is judged by.
         allowed: Share of false alarms to allow.
     """
-    for handling in answer.honest:
+    for transformation in answer.honest:
         for pictures in (1, size):
-            limit = detect.threshold(detect.by_account(answer.thresholds[handling], thresholds, pictures)[0], allowed)
-            wrong, whose = detect.by_account(answer.honest[handling], honest, pictures)
+            limit = detect.threshold(
+                detect.by_account(answer.thresholds[transformation], thresholds, pictures)[0], allowed
+            )
+            wrong, whose = detect.by_account(answer.honest[transformation], honest, pictures)
             false_alarms = share(wrong > limit, whose)
-            for attack, posted in answer.posted[handling].items():
+            for attack, posted in answer.posted[transformation].items():
                 found, users = detect.by_account(posted, people[attack], pictures)
-                row = {"attack": attack, "handling": handling, "pictures": pictures, "allowed": allowed}
+                row = {"attack": attack, "transformation": transformation, "pictures": pictures, "allowed": allowed}
                 yield row | {"found": share(found > limit, users), "false_alarms": false_alarms}
 
 
 def curves_of(
-    name: str, answer: Asked, people: Mapping[str, Tensor], honest: Tensor, handlings: Iterable[str]
+    name: str, answer: Asked, people: Mapping[str, Tensor], honest: Tensor, transformations: Iterable[str]
 ) -> Iterator[Row]:
     """Points of one detector's ROC curves, from few false alarms to many, of thresholds that all attacks share.
 
@@ -489,16 +509,16 @@ def curves_of(
         answer: What it said.
         people: By attack, who is on the posted pictures.
         honest: Who is on the pictures that false alarms are counted on.
-        handlings: After which there is to be a curve.
+        transformations: After which there is to be a curve.
     """
-    for handling in handlings:
-        clean = answer.honest[handling]
+    for transformation in transformations:
+        clean = answer.honest[transformation]
         for wanted in torch.logspace(-3.5, 0, 22, dtype=torch.float64).tolist():
             n = len(clean)
             limit = float(clean.sort().values[max(0, n - 1 - round(wanted * n))]) if wanted < 1 else -torch.inf
-            row: Row = {"detector": name, "handling": handling, "threshold": max(limit, -1e9)}
+            row: Row = {"detector": name, "transformation": transformation, "threshold": max(limit, -1e9)}
             row["false_alarms"] = share(clean > limit, honest)
-            for attack, posted in answer.posted[handling].items():
+            for attack, posted in answer.posted[transformation].items():
                 row[attack] = share(posted > limit, people[attack])
             yield row
 
@@ -675,7 +695,7 @@ if __name__ == "__main__":
                 detectors,
                 calibrations,
                 detecting,
-                detecting_crossed_handled,
+                detecting_crossed_transformed,
                 detecting_crossed_pictures,
                 detecting_both,
                 detecting_strangers,

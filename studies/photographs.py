@@ -97,8 +97,8 @@ def stage(run: Run, found: RealPeople) -> Stage:
 def detecting_real(run: Run, found: RealPeople) -> None:
     """Detectors taught on some people's photographs, asked about others': ``detecting_real*.json``, ``sifting_real``.
 
-    ``detecting_real`` holds what is found after every handling, ``detecting_real_honest`` whom one threshold for all
-    handlings flags, ``detecting_real_accounts`` ten pictures against one, ``detecting_real_roc`` points of curves,
+    ``detecting_real`` holds what is found after every transformation, ``detecting_real_honest`` whom one threshold for
+    all of them flags, ``detecting_real_accounts`` ten pictures against one, ``detecting_real_roc`` points of curves,
     ``sifting_real`` what a trainer does with it. Thresholds are set on public people's clean pictures. Beside the
     networks taught on photographs stand those that learnt from synthetic faces.
     """
@@ -111,7 +111,11 @@ def detecting_real(run: Run, found: RealPeople) -> None:
     people = {attack: each.identities for attack, each in posts.items()}
     inputs = _inputs(found, set_up) | asked
     write(run, "detecting_real", table_of(answers, posts, honest, asked["allowed"]), inputs, began)
-    flags = (people, honest.identities, whole["allowed"])  # after all handlings there are pictures enough for 0.1 %
+    flags = (
+        people,
+        honest.identities,
+        whole["allowed"],
+    )  # after all transformations there are pictures enough for 0.1 %
     rows = [row for name, answer in answers.items() for row in flagged_of(name, answer, *flags)]
     write(run, "detecting_real_honest", rows, inputs | {"allowed_at_once": whole["allowed"]}, began)
     chosen = f"{RESIDUAL.name}, {CARRIED}"
@@ -119,12 +123,12 @@ def detecting_real(run: Run, found: RealPeople) -> None:
     accounts = accounts_of(answers[chosen], people, public.identities, honest.identities, size, min(asked["allowed"]))
     write(run, "detecting_real_accounts", list(accounts), inputs, began)
     pair = [f"{kind}, {CARRIED}" for kind in (NETWORK.name, RESIDUAL.name)]
-    both = ("as taken", whole["handled"])
+    both = ("untransformed", whole["transformed"])
     curves = [row for name in pair for row in curves_of(name, answers[name], people, honest.identities, both)]
     write(run, "detecting_real_roc", curves, inputs, began)
     robust = _robust(run, found, set_up, asked)
     sift = Sifting(found.extractors[asked["trainer"]], robust, asked["allowed"], asked["leaked"])
-    limits = answers[chosen].thresholds["as taken"]
+    limits = answers[chosen].thresholds["untransformed"]
     some = _first_pictures(found.data, asked["asked"], setting)
     rows = list(sifted(run, some, posts, detectors[chosen], limits, sift))
     write(run, "sifting_real", rows, inputs, began)
@@ -133,15 +137,15 @@ def detecting_real(run: Run, found: RealPeople) -> None:
 def detecting_real_weaker(run: Run, found: RealPeople) -> None:
     """Weaker attacks on photographs, before networks on residuals that have met none: ``detecting_real_weaker.json``.
 
-    As ``detecting_real``, as taken and after its one JPEG quality.
+    As ``detecting_real``, untransformed and after its one JPEG quality.
     """
     began, asked, set_up = shipped.begin(), read_protocol()["detecting_real_weaker"], stage(run, found)
     whole, honest = read_protocol()["detecting_real"], set_up.honest
     posts = _poisoned(run, found, found.setting, asked["attacks"], set_up.who.asked, asked["asked"])
     taught = [_network(run, set_up, whole, RESIDUAL, start=start) for start in (None, SHIPPED[RESIDUAL.name])]
     detectors = {network.name: scored(network) for network in taught}
-    handlings = ("as taken", read_protocol()["detecting"]["handled"])
-    answers = ask(run, detectors, found.data.public, honest, posts, dict.fromkeys(detectors, handlings))
+    transformations = ("untransformed", read_protocol()["detecting"]["transformed"])
+    answers = ask(run, detectors, found.data.public, honest, posts, dict.fromkeys(detectors, transformations))
     rows = table_of(answers, posts, honest, whole["allowed"])
     write(run, "detecting_real_weaker", rows, _inputs(found, set_up) | asked, began)
 
@@ -247,7 +251,7 @@ def _detectors(run: Run, set_up: Stage, asked: Mapping[str, Any]) -> dict[str, S
     seed, clean = read_protocol()["registered"]["seed"], set_up.taught.pixels
     poisons = {attack: each.pixels for attack, each in set_up.told.items()}
     for kind in BASELINES:
-        plain = train_baseline(kind, clean, poisons, handled=NETWORK.handled, times=TAKEN_TIMES * 3, seed=seed)
+        plain = train_baseline(kind, clean, poisons, transformed=NETWORK.transformed, times=TAKEN_TIMES * 3, seed=seed)
         found[kind] = lambda pixels, plain=plain: baseline_scores(plain, pixels)  # type: ignore[misc]
     return found
 

@@ -18,7 +18,7 @@ from facepoison.detect import check_pictures
 from facepoison.device import batches, generator
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
-from facepoison.pictures.handling import handle_at_random
+from facepoison.pictures.transforms import transform_at_random
 from facepoison.store import remember
 
 Baseline = Literal["linear baseline", "boosted trees"]
@@ -63,17 +63,17 @@ def statistics(pixels: Tensor) -> Tensor:
 
 
 def train_baseline(
-    kind: Baseline, clean: Tensor, poisons: Mapping[str, Tensor], *, handled: float, times: int, seed: int
+    kind: Baseline, clean: Tensor, poisons: Mapping[str, Tensor], *, transformed: float, times: int, seed: int
 ) -> Classifier:
-    """A classifier of the 36 statistics, from pictures handled as those that networks learn from.
+    """A classifier of the 36 statistics, from pictures transformed as those that networks learn from.
 
     Args:
         kind: ``"linear baseline"``, a logistic regression of standardised statistics, or ``"boosted trees"``, which
             can also say that something lies *between* two amounts.
         clean: uint8 (N, 3, H, W).
         poisons: By attack, poisoned pictures (M, 3, H, W).
-        handled: Share of the pictures that are handled.
-        times: How often each picture is taken, handled anew each time.
+        transformed: Share of the pictures that are transformed.
+        times: How often each picture is taken, transformed anew each time.
         seed: Of that, and of the trees.
 
     Raises:
@@ -87,7 +87,7 @@ def train_baseline(
             raise InputError(f"{what}: {tuple(some.shape[1:])}, clean pictures {tuple(clean.shape[1:])}; use one size")
     pixels = torch.cat([clean, *poisons.values()])
     stream = generator(seed, "baseline")
-    seen = torch.cat([statistics(handle_at_random(pixels, handled, stream)) for _ in range(times)])
+    seen = torch.cat([statistics(transform_at_random(pixels, transformed, stream)) for _ in range(times)])
     label = torch.cat([torch.zeros(len(clean)), torch.ones(len(pixels) - len(clean))]).repeat(times)
     model = (
         make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))

@@ -100,10 +100,10 @@ def reply_rows(rows: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> l
     ]
 
 
-def handled_rows(
+def transformed_rows(
     table: Mapping[tuple[Any, ...], Mapping[str, Mapping[str, Any]]], attacks: Iterable[str]
 ) -> list[tuple[object, ...]]:
-    """For each detector and handling: both names, what is found of each attack, and the false alarms, per cent."""
+    """For each detector and transformation: both names, what is found of each attack, and false alarms, per cent."""
     attacks = list(attacks)
     return [
         (*key, *found_cells(rows, attacks), percent(rows[attacks[0]]["false_alarms"], 1)) for key, rows in table.items()

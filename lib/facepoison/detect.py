@@ -23,7 +23,7 @@ from facepoison.attacks.similarity import squared_change
 from facepoison.device import batches, generator, pick_device
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
-from facepoison.pictures.handling import handle_at_random
+from facepoison.pictures.transforms import transform_at_random
 from facepoison.store import Arrays, of_weights, remember
 from facepoison.training import Training, learn, seeded
 
@@ -43,7 +43,7 @@ class DetectorRecipe:
         name: What it is called in tables.
         residual: Whether it sees only what smoothing over 3 x 3 pixels takes away, not the picture.
         draws: Pictures drawn, all steps together: half of them clean, half poisoned, by every attack alike.
-        handled: Share of the draws, clean and poisoned, that go through ``pictures.handling.handle_at_random``.
+        transformed: Share of the draws, clean and poisoned, that go through ``transform_at_random``.
         batch: Pictures in a step.
         rate: Highest learning rate of AdamW, reached after a share ``warm_up`` of the steps; a cosine to zero follows.
         warm_up: That share.
@@ -54,7 +54,7 @@ class DetectorRecipe:
     name: str
     residual: bool = False
     draws: int = 90_000
-    handled: float = 0.75
+    transformed: float = 0.75
     batch: int = 64
     rate: float = 2e-3
     warm_up: float = 0.05
@@ -64,7 +64,7 @@ class DetectorRecipe:
 
 NETWORK = DetectorRecipe("network on pictures")
 RESIDUAL = DetectorRecipe("network on residuals", residual=True)
-PLAIN = DetectorRecipe("network, nothing handled", handled=0.0)
+PLAIN = DetectorRecipe("network, nothing transformed", transformed=0.0)
 
 
 class _Block(nn.Module):
@@ -236,7 +236,7 @@ def _begun(recipe: DetectorRecipe, seed: int) -> Detector:
 
 
 def _drawn(clean: Tensor, poisons: Sequence[Tensor], recipe: DetectorRecipe, stream: torch.Generator) -> Tensor:
-    """A batch, clean pictures first: drawn, mirrored, moved and handled; uint8."""
+    """A batch, clean pictures first: drawn, mirrored, moved and transformed; uint8."""
     half = recipe.batch // 2
     which = torch.randint(len(poisons), (half,), generator=stream).tolist()
     share = torch.rand(half, generator=stream, dtype=torch.float64).tolist()
@@ -247,7 +247,7 @@ def _drawn(clean: Tensor, poisons: Sequence[Tensor], recipe: DetectorRecipe, str
     height, width = pixels.shape[-2:]
     down, right = torch.randint(2 * _SHIFT + 1, (2,), generator=stream).tolist()
     wide = F.pad(to_float(pixels), (_SHIFT,) * 4, mode="reflect")[..., down : down + height, right : right + width]
-    return handle_at_random((wide * 255).round().to(torch.uint8), recipe.handled, stream)
+    return transform_at_random((wide * 255).round().to(torch.uint8), recipe.transformed, stream)
 
 
 def load_detector(name: str, folder: Path = DETECTORS) -> Detector:

@@ -141,8 +141,8 @@ def by_attack(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], dict[
 
 
 def without_own(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
-    """By handling and attack, as of ``by_attack``: the row of the detector that learnt from all other attacks."""
-    return by_attack([row for row in rows if row["detector"] == f"all but {title_of(row['attack'])}"], "handling")
+    """By transformation and attack, as of ``by_attack``: the row of the detector that learnt from all other attacks."""
+    return by_attack([row for row in rows if row["detector"] == f"all but {title_of(row['attack'])}"], "transformation")
 
 
 def mean_found(table: Mapping[Any, Mapping[str, Row]]) -> Estimate:

@@ -74,9 +74,9 @@ def test_a_picture_alone_has_the_same_statistics_as_in_company(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_kinds_find_a_faint_pattern_and_none_where_none_is(kind):
     clean, others, unseen, poisoned = (smooth(n, seed) for seed, n in enumerate((64, 64, 120, 120)))
-    found = train_baseline(kind, clean, {"checker": checker(others)}, handled=0.3, times=2, seed=1)
+    found = train_baseline(kind, clean, {"checker": checker(others)}, transformed=0.3, times=2, seed=1)
     assert area(baseline_scores(found, unseen), baseline_scores(found, checker(poisoned))) > 0.9
-    blind = train_baseline(kind, clean, {"other pictures": others}, handled=0.3, times=2, seed=1)
+    blind = train_baseline(kind, clean, {"other pictures": others}, transformed=0.3, times=2, seed=1)
     assert 0.3 < area(baseline_scores(blind, unseen), baseline_scores(blind, poisoned)) < 0.7
 
 
@@ -84,7 +84,7 @@ def test_both_kinds_find_a_faint_pattern_and_none_where_none_is(kind):
 def test_the_seed_decides_and_scores_are_one_a_picture(kind):
     clean, poisons = smooth(40, 1), {"checker": checker(smooth(40, 2), 1)}
     one, again, other = (
-        baseline_scores(train_baseline(kind, clean, poisons, handled=1.0, times=1, seed=seed), smooth(9, 3))
+        baseline_scores(train_baseline(kind, clean, poisons, transformed=1.0, times=1, seed=seed), smooth(9, 3))
         for seed in (1, 1, 2)
     )
     assert (one.shape, one.dtype) == ((9,), torch.float32)
@@ -95,8 +95,8 @@ def test_the_seed_decides_and_scores_are_one_a_picture(kind):
 def test_what_makes_no_baseline_is_one_line():
     pixels = smooth(4, 1)
     with pytest.raises(InputError, match="baseline 'forest' of 1 attacks: use linear baseline or boosted trees"):
-        train_baseline("forest", pixels, {"toy": pixels}, handled=0.0, times=1, seed=1)
+        train_baseline("forest", pixels, {"toy": pixels}, transformed=0.0, times=1, seed=1)
     with pytest.raises(InputError, match="of 0 attacks"):
-        train_baseline("linear baseline", pixels, {}, handled=0.0, times=1, seed=1)
+        train_baseline("linear baseline", pixels, {}, transformed=0.0, times=1, seed=1)
     with pytest.raises(InputError, match="float32"):
         statistics(to_float(pixels))

@@ -16,10 +16,10 @@ from facepoison.errors import InputError
 from facepoison.extractors import embed
 from facepoison.extractors.cards import write_weights
 from facepoison.pictures import resize, to_float
-from facepoison.pictures.handling import HANDLINGS, handle, noisy
+from facepoison.pictures.transforms import TRANSFORMATIONS, noisy, transform
 
-QUICK = DetectorRecipe("quick", residual=True, draws=960, handled=0.3, batch=16, rate=4e-3, warm_up=0.2)
-SHORT = DetectorRecipe("short", draws=96, handled=0.5, batch=8)
+QUICK = DetectorRecipe("quick", residual=True, draws=960, transformed=0.3, batch=16, rate=4e-3, warm_up=0.2)
+SHORT = DetectorRecipe("short", draws=96, transformed=0.5, batch=8)
 
 
 def smooth(n, seed, size=32):
@@ -85,13 +85,13 @@ class TestTraining:
         assert 0.3 < area(scores(blind, smooth(150, 3)), scores(blind, smooth(150, 4))) < 0.7
 
     def test_the_network_on_pictures_finds_a_pattern_too(self, clean):
-        recipe = replace(QUICK, residual=False, handled=0.0)
+        recipe = replace(QUICK, residual=False, transformed=0.0)
         found = trained(clean, {"checker": checker(smooth(64, 2), 16)}, recipe)
         assert area(scores(found, smooth(120, 3)), scores(found, checker(smooth(120, 4), 16))) > 0.95
 
     def test_every_attack_is_learnt_and_the_rarer_no_less(self, clean, poison):
         few = 255 - smooth(4, 5) // 8  # another attack, of which there are four pictures
-        both = trained(clean, {"checker": poison, "bright": few}, replace(QUICK, handled=0.0))
+        both = trained(clean, {"checker": poison, "bright": few}, replace(QUICK, transformed=0.0))
         honest, others = scores(both, smooth(60, 3)), smooth(60, 4)
         assert area(honest, scores(both, checker(others))) > 0.95
         assert area(honest, scores(both, 255 - others // 8)) > 0.95
@@ -103,7 +103,7 @@ class TestTraining:
         )
         areas = []
         for bfloat16 in (False, True):
-            recipe = replace(QUICK, handled=0.0, bfloat16=bfloat16)
+            recipe = replace(QUICK, transformed=0.0, bfloat16=bfloat16)
             made = trained(clean, {"scatter": scatter(others)}, recipe)
             areas.append(area(scores(made, unseen), scores(made, scatter(poisoned))))
         assert 0.75 < areas[0] < 0.98
@@ -267,9 +267,9 @@ class TestNetwork:
             pixels = torch.zeros(10, 3, 25, 25, dtype=torch.uint8, device="cuda")
             for network in networks:
                 assert network.to("cuda")(to_float(pixels)).device.type == "cuda"
-            for name in HANDLINGS:
+            for name in TRANSFORMATIONS:
                 if "JPEG" not in name and name not in ("screenshot", "noise"):
-                    assert handle(pixels, name).device.type == "cuda"
+                    assert transform(pixels, name).device.type == "cuda"
 
 
 class TestThreshold:
@@ -348,7 +348,7 @@ class TestEvading:
         posts = smooth(6, 7)
         usual = lowkey(posts, [surrogate], preset, seed=1)
         poison = {"lowkey": lowkey(clean, [tiny_extractor(1)], preset, seed=1)}
-        found = trained(clean, poison, replace(QUICK, draws=1280, handled=0.0))
+        found = trained(clean, poison, replace(QUICK, draws=1280, transformed=0.0))
         assert area(scores(found, smooth(60, 3)), scores(found, usual)) > 0.95
         alarm = detect.Evading(found, 0.05, preset.weight, 4.0)
         reply = lowkey(posts, [surrogate], preset, seed=1, perceptual=alarm)

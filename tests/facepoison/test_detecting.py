@@ -48,7 +48,7 @@ def test_they_differ_in_what_they_are_asked_about_and_in_nothing_else(asked):
     found = lessons(asked)
     recipes = [lesson.recipe for lesson in found.values()]
     assert [recipe.residual for recipe in recipes] == [False, True] + [False] * 7
-    assert [recipe.handled > 0 for recipe in recipes] == [True, True, False] + [True] * 6
+    assert [recipe.transformed > 0 for recipe in recipes] == [True, True, False] + [True] * 6
     assert [recipe.draws for recipe in recipes] == [asked["draws"]] * 2 + [asked["plain_draws"]] + [asked["draws"]] * 6
     assert len({(recipe.batch, recipe.rate, recipe.weight_decay, recipe.bfloat16) for recipe in recipes}) == 1
 
@@ -86,8 +86,8 @@ def answer(people):
     clean, other = (Pictures(grey(*shades), people, ("a", "b")) for shades in ((10, 20, 30, 40), (5, 15, 41, 42)))
     posted = {name: Pictures(grey(*shades), people, ("a", "b")) for name, shades in ATTACKS.items()}
     said = []
-    found = detecting.ask(telling(said), {"level": levels}, clean, other, posted, {"level": ("as taken",)})
-    assert said == ["as taken: asked"]  # nothing is handled that nobody is asked about
+    found = detecting.ask(telling(said), {"level": levels}, clean, other, posted, {"level": ("untransformed",)})
+    assert said == ["untransformed: asked"]  # nothing is transformed that nobody is asked about
     return found["level"]
 
 
@@ -120,9 +120,9 @@ def test_accounts_are_judged_by_all_of_their_pictures(answer, people):
     who = dict.fromkeys(ATTACKS, people)
     low = replace(
         answer,
-        thresholds={"as taken": answer.thresholds["as taken"] / 10},  # means are of scores cut at 10
-        honest={"as taken": answer.honest["as taken"] / 10},
-        posted={"as taken": {name: scores / 10 for name, scores in answer.posted["as taken"].items()}},
+        thresholds={"untransformed": answer.thresholds["untransformed"] / 10},  # means are of scores cut at 10
+        honest={"untransformed": answer.honest["untransformed"] / 10},
+        posted={"untransformed": {name: scores / 10 for name, scores in answer.posted["untransformed"].items()}},
     )
     rows = list(detecting.accounts_of(low, who, people, people, 2, 0.0))
     one, two = (tables.only(rows, attack="faint", pictures=size) for size in (1, 2))
@@ -132,37 +132,40 @@ def test_accounts_are_judged_by_all_of_their_pictures(answer, people):
 
 def test_curves_go_from_few_false_alarms_to_all(answer, people):
     who = dict.fromkeys(ATTACKS, people)
-    rows = list(detecting.curves_of("level", answer, who, people, ["as taken"]))
+    rows = list(detecting.curves_of("level", answer, who, people, ["untransformed"]))
     flagged, found = ([row[column].value for row in rows] for column in ("false_alarms", "faint"))
     assert flagged == sorted(flagged)
     assert found == sorted(found)
     assert (flagged[0], flagged[-1], found[-1]) == (0.0, 1.0, 1.0)
-    assert "loud" not in next(detecting.curves_of("x", detecting.only_of(answer, ["faint"]), who, people, ["as taken"]))
+    assert "loud" not in next(
+        detecting.curves_of("x", detecting.only_of(answer, ["faint"]), who, people, ["untransformed"])
+    )
 
 
-def test_one_threshold_is_set_on_clean_pictures_after_everything_or_after_one_handling(answer, people):
+def test_one_threshold_is_set_on_clean_pictures_after_everything_or_after_one_transformation(answer, people):
     both = replace(
         answer,
-        thresholds=answer.thresholds | {"darker": answer.thresholds["as taken"] - 8},
-        honest=answer.honest | {"darker": answer.honest["as taken"] - 8},
-        posted=answer.posted | {"darker": {"faint": answer.posted["as taken"]["faint"] - 8, "loud": torch.zeros(4)}},
+        thresholds=answer.thresholds | {"darker": answer.thresholds["untransformed"] - 8},
+        honest=answer.honest | {"darker": answer.honest["untransformed"] - 8},
+        posted=answer.posted
+        | {"darker": {"faint": answer.posted["untransformed"]["faint"] - 8, "loud": torch.zeros(4)}},
     )
     who = dict.fromkeys(ATTACKS, people)
 
     def flagged(allowed, set_on):
         rows = detecting.flagged_of("level", both, who, people, [allowed], set_on)
-        return {(row["posted"], row["handling"]): row["flagged"].value for row in rows}
+        return {(row["posted"], row["transformation"]): row["flagged"].value for row in rows}
 
     # scores 2, 10, 12, 20, 22, 30, 32, 40 together; 2, 12, 22, 32 of the darker ones alone
     assert flagged(0.25, detecting.EVERYTHING) == {
-        ("clean", "as taken"): 0.5,
+        ("clean", "untransformed"): 0.5,
         ("clean", "darker"): 0.5,
-        ("faint", "as taken"): 0.75,
+        ("faint", "untransformed"): 0.75,
         ("faint", "darker"): 0.75,
-        ("loud", "as taken"): 1.0,
+        ("loud", "untransformed"): 1.0,
         ("loud", "darker"): 0.0,
     }
-    assert flagged(0.0, "darker")["clean", "as taken"] == 0.5
+    assert flagged(0.0, "darker")["clean", "untransformed"] == 0.5
     assert flagged(0.0, detecting.EVERYTHING)["clean", "darker"] == 0.0
 
 

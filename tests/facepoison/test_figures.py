@@ -210,7 +210,7 @@ def test_a_marked_threshold_lies_where_it_should_on_both_scales():
 
 def test_rows_of_detectors_hold_what_was_found_and_the_false_alarms():
     row = {"found": Rate(0.5, 4, 8, 0.25, 0.75), "false_alarms": Rate(0.001, 4, 8, 0.0, 0.0125)}
-    (row_of,) = cells.handled_rows({("net", "JPEG 75"): {"a": row, "b": row}}, ["a", "b"])
+    (row_of,) = cells.transformed_rows({("net", "JPEG 75"): {"a": row, "b": row}}, ["a", "b"])
     assert [str(cell).replace("\N{NO-BREAK SPACE}", " ") for cell in row_of] == [
         "net",
         "JPEG 75",

@@ -93,29 +93,29 @@ def test_rows_are_crossed_in_the_order_of_the_table():
 
 
 DETECTED = [
-    {"attack": attack, "detector": "net", "handling": handling, "found": of(0.5), "false_alarms": of(false)}
+    {"attack": attack, "detector": "net", "transformation": transformation, "found": of(0.5), "false_alarms": of(false)}
     for attack in ("a", "b")
-    for handling, false in (("as taken", 0.0), ("JPEG 75", 0.5))
+    for transformation, false in (("untransformed", 0.0), ("JPEG 75", 0.5))
 ]
 
 
 def test_rows_are_picked_by_their_columns_and_the_only_one_must_be_one():
     assert tables.where(DETECTED, attack="a") == DETECTED[:2]
-    assert tables.only(DETECTED, attack="b", handling="JPEG 75") is DETECTED[3]
+    assert tables.only(DETECTED, attack="b", transformation="JPEG 75") is DETECTED[3]
     for how in ({"attack": "a"}, {"attack": "c"}):
         with pytest.raises(ValueError, match="ask for what only one has"):
             tables.only(DETECTED, **how)
 
 
 def test_rows_are_gathered_by_some_columns_and_then_by_attack():
-    found = tables.by_attack(DETECTED, "detector", "handling")
-    assert list(found) == [("net", "as taken"), ("net", "JPEG 75")]
+    found = tables.by_attack(DETECTED, "detector", "transformation")
+    assert list(found) == [("net", "untransformed"), ("net", "JPEG 75")]
     assert found["net", "JPEG 75"] == {"a": DETECTED[1], "b": DETECTED[3]}
 
 
 def test_of_each_attack_the_detector_is_picked_that_did_not_learn_it():
     rows = [
-        {"detector": detector, "attack": attack, "handling": "noise", "found": of(found)}
+        {"detector": detector, "attack": attack, "transformation": "noise", "found": of(found)}
         for detector, found in (("all but LowKey (MSE)", 0.2), ("all but Fawkes v1.0 high", 0.4), ("all three", 1.0))
         for attack in ("lowkey", "fawkes_v1_high")
     ]
@@ -161,12 +161,12 @@ def test_intervals_of_precision_hold_the_truth_as_often_as_they_say():
 
 def test_points_of_curves_are_found_and_said():
     rows = [
-        {"handling": "as taken", "false_alarms": of(false), "a": of(found)}
+        {"transformation": "untransformed", "false_alarms": of(false), "a": of(found)}
         for false, found in ((0.001, 0.4), (0.01, 0.8), (0.1, 0.9))
     ]
-    line = tables.curve_points(rows, "a", handling="as taken")
+    line = tables.curve_points(rows, "a", transformation="untransformed")
     assert line == [(0.001, 0.4), (0.01, 0.8), (0.1, 0.9)]
-    assert tables.curve_points(rows, "a", handling="noise") == []
+    assert tables.curve_points(rows, "a", transformation="noise") == []
     assert "Fawkes 80 %" in tables.at_percent({"Fawkes": line})
     said = tables.per_million({"Fawkes": (0.001, 0.4), "LowKey": (0.001, 1.0)})
     assert said == "of a million each, 1,000 clean pictures flagged; missed: 600,000 of Fawkes, 0 of LowKey"

@@ -23,7 +23,7 @@ TABLES = {
     "detecting_accounts": "detecting",
     "detecting_both": "detecting_both",
     "detecting_crossed": "detecting",
-    "detecting_crossed_handled": "detecting_crossed_handled",
+    "detecting_crossed_transformed": "detecting_crossed_transformed",
     "detecting_crossed_pictures": "detecting_crossed_pictures",
     "detecting_honest": "detecting",
     "detecting_real": "detecting_real",

@@ -130,7 +130,12 @@ def test_todays_users_poison_is_found_as_the_table_says(attack, networks):
     setting = crowd_setting()
     crowd, asked = protocol.load_data(setting), protocol.read_protocol()["detecting"]
     place = today(asked["users"])
-    how = {"detector": detect.NETWORK.name, "attack": attack, "handling": "as taken", "allowed": min(asked["allowed"])}
+    how = {
+        "detector": detect.NETWORK.name,
+        "attack": attack,
+        "transformation": "untransformed",
+        "allowed": min(asked["allowed"]),
+    }
     row = tables.only(shipped.read_table("detecting").rows, **how)
     clean = crowd.pictures.of(crowd.users[place])
     posts = experiment.live_and_shipped(setting, ATTACKS[attack], clean, networks, crowd.public, None)

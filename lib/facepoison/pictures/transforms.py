@@ -95,8 +95,8 @@ def noisy(pixels: Tensor, deviation: float, seed: int) -> Tensor:
     return to_uint8(to_float(pixels) + deviation * torch.stack(draws).to(pixels.device))
 
 
-HANDLINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "as taken": lambda pixels: pixels,
+TRANSFORMATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "untransformed": lambda pixels: pixels,
     "JPEG 95": lambda pixels: jpeg(pixels, 95),
     "JPEG 85": lambda pixels: jpeg(pixels, 85),
     "JPEG 75": lambda pixels: jpeg(pixels, 75),
@@ -111,26 +111,26 @@ HANDLINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
 """What pictures are asked about after, by the name that tables use: each takes and gives uint8 (N, 3, H, W)."""
 
 
-def handle(pixels: Tensor, handling: str) -> Tensor:
-    """Pictures after one of ``HANDLINGS``, same shape.
+def transform(pixels: Tensor, transformation: str) -> Tensor:
+    """Pictures after one of ``TRANSFORMATIONS``, same shape.
 
     Raises:
         InputError: there is none of that name.
     """
-    if handling not in HANDLINGS:
-        raise InputError(f"handling '{handling}' is unknown: use one of {', '.join(HANDLINGS)}")
-    return HANDLINGS[handling](pixels)
+    if transformation not in TRANSFORMATIONS:
+        raise InputError(f"transformation '{transformation}' is unknown: use one of {', '.join(TRANSFORMATIONS)}")
+    return TRANSFORMATIONS[transformation](pixels)
 
 
-def handle_at_random(pixels: Tensor, share: float, stream: torch.Generator) -> Tensor:
+def transform_at_random(pixels: Tensor, share: float, stream: torch.Generator) -> Tensor:
     """Pictures of which a share went through something, each group of them with amounts of its own.
 
-    What detectors are taught with. The amounts are drawn, so that those of ``HANDLINGS`` are met by chance only; some
-    are resized and then saved as JPEG.
+    What detectors are taught with. The amounts are drawn, so that those of ``TRANSFORMATIONS`` are met by chance only;
+    some are resized and then saved as JPEG.
 
     Args:
         pixels: uint8 (N, 3, H, W).
-        share: Chance that a picture is handled.
+        share: Chance that a picture is transformed.
         stream: Where chance comes from.
 
     Returns:
@@ -155,8 +155,8 @@ def handle_at_random(pixels: Tensor, share: float, stream: torch.Generator) -> T
         lambda some: screenshot(some, between(1.1, 2.0), between(0.9, 1.1)),
     ]
     n = len(pixels)
-    handled = torch.rand(n, generator=stream) < share
-    kind = torch.where(handled, torch.randint(len(kinds), (n,), generator=stream), -1)
+    transformed = torch.rand(n, generator=stream) < share
+    kind = torch.where(transformed, torch.randint(len(kinds), (n,), generator=stream), -1)
     changed = pixels.clone()
     for number, change in enumerate(kinds):
         places = (kind == number).nonzero().flatten()
