@@ -25,6 +25,7 @@ from facepoison.pictures.synthetic import make_pictures
 from facepoison.protection import Answers, Estimate, Protection, Rate, difference, rank_one, rate, share
 from facepoison.protection import protection as measure_protection
 from facepoison.recognition import Nearest, nearest
+from facepoison.shards import Pool, cluster, processes
 
 __version__: str
 
@@ -51,6 +52,7 @@ __all__ = [
     "LowKey",
     "Nearest",
     "Pictures",
+    "Pool",
     "Preprocessing",
     "Protection",
     "Rate",
@@ -59,6 +61,7 @@ __all__ = [
     "align",
     "catalogue",
     "change",
+    "cluster",
     "difference",
     "embed",
     "fawkes_v03",
@@ -72,6 +75,7 @@ __all__ = [
     "measure_protection",
     "nearest",
     "poison_people",
+    "processes",
     "rank_one",
     "rate",
     "read_folder",
