@@ -77,8 +77,8 @@ def ways(asked: Mapping[str, Any]) -> dict[str, Answer]:
         return two(data, together.fall_back(together.believed(asked["believed"], far)))
 
     def flagged(data: Data, network: Extractor | None) -> Answers:
-        posts, flags = unpoisoned(data), score(data.pictures.pixels) > limit
-        return sift(data, posts, flags, score(posts.pixels) > limit, accurate, network).clean
+        flags, places = score(data.pictures.pixels) > limit, torch.cat([data.gallery_of(user) for user in data.users])
+        return sift(data, unpoisoned(data), flags, flags[places], accurate, network).clean
 
     return {
         "accurate": lambda data: alone(data, accurate).clean,

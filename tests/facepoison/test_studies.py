@@ -56,8 +56,8 @@ def test_costs_are_counted_over_the_people_of_all_galleries(small):
     assert len(usual.users) == 8
     assert difference(usual, usual).value == 0
     assert difference(other, usual).n == 8
-    posts = costs.unpoisoned(small[0])
-    assert torch.equal(posts.pixels, small[0].to_publish(small[0].users).pixels)
+    places = torch.cat([small[0].gallery_of(user) for user in small[0].users])
+    assert torch.equal(costs.unpoisoned(small[0]).pixels, small[0].pictures.pixels[places])
 
 
 def test_what_answers_to_poison_cost_is_decided_beforehand():
