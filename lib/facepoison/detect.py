@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 import fingerprint
-from facepoison.attacks.similarity import squared_change
+from facepoison.attacks.lpips import lpips_to
 from facepoison.device import batches, generator, pick_device
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
@@ -356,7 +356,7 @@ def by_account(logits: Tensor, people: Tensor, size: int) -> tuple[Tensor, Tenso
 
 @dataclass(frozen=True)
 class Evading:
-    """The user's reply: what LowKey is held back by besides the change that can be seen.
+    """The user's reply: LPIPS, and what else LowKey is then held back by, a detector's alarm.
 
     Attributes:
         detector: A copy of the trainer's.
@@ -370,10 +370,15 @@ class Evading:
     visible: float
     margin: float
 
-    def __call__(self, pictures: Tensor, clean: Tensor) -> Tensor:
-        """As ``poisons.lowkey.Perceptual``: (B,) for float pictures and their originals (B, 3, H, W)."""
-        alarm = F.relu(self.detector(pictures) + self.margin)
-        return squared_change(pictures, clean) + self.weight / self.visible * alarm
+    def __call__(self, clean: Tensor) -> Callable[[Tensor], Tensor]:
+        """As ``lowkey.Perceptual``, of float pictures (B, 3, H, W)."""
+        unlike = lpips_to(clean)
+
+        def distance(pictures: Tensor) -> Tensor:
+            alarm = F.relu(self.detector(pictures) + self.margin)
+            return unlike(pictures) + self.weight / self.visible * alarm
+
+        return distance
 
 
 def check_pictures(pixels: Tensor, what: str) -> None:

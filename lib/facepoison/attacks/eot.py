@@ -1,4 +1,4 @@
-"""Poison that survives what happens to pictures: made on surrogates that see each picture changed at random."""
+"""EOT, expectation over transformation: surrogates that see each picture changed at random, for lasting poison."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Shaken(Drawing):
         self.seed = seed
 
     def forward(self, pictures: Tensor) -> Tensor:
-        stream = generator(self.seed, "hardened", self.calls)  # numbered: sums of pictures differ where rounding does
+        stream = generator(self.seed, "eot", self.calls)  # numbered: sums of pictures differ where rounding does
         self.calls += 1
         size = pictures.shape[-1]
         side = round(size * (SMALLEST + (1 - SMALLEST) * torch.rand((), generator=stream).item()))
@@ -37,11 +37,11 @@ class _Shaken(Drawing):
         return seen
 
 
-def hardened(extractor: Extractor, seed: int) -> Extractor:
-    """A surrogate to make poison on that is to survive shrinking, moving and noise.
+def eot_surrogate(extractor: Extractor, seed: int) -> Extractor:
+    """A surrogate for expectation over transformation: poison made on it survives shrinking, moving and noise.
 
-    An attack that follows its gradient for many steps follows that of the mean over such changes (expectation over
-    transformation, Athalye et al., ICML 2018): no attack needs another line for it. A change is drawn by the seed and
+    An attack that follows its gradient for many steps follows that of the mean over such changes (EOT, Athalye et al.,
+    ICML 2018): no attack needs another line for it. A change is drawn by the seed and
     by the number of the call since an attack began, so that runs repeat; a picture's poison depends on its company in
     a batch.
 
@@ -57,7 +57,7 @@ def hardened(extractor: Extractor, seed: int) -> Extractor:
     shaken = Extractor(
         _Shaken(extractor.network, seed),
         extractor.contract,
-        name=f"{extractor.name}, hardened",
-        sha256=f"{extractor.sha256} hardened {seed}",
+        name=f"{extractor.name}, EOT",
+        sha256=f"{extractor.sha256} EOT {seed}",
     )
     return shaken.to(extractor.mean.device)

@@ -23,17 +23,18 @@ from facepoison.attacks.base import (
     start_noise,
     usual_batch,
 )
-from facepoison.attacks.lpips import lpips
-from facepoison.attacks.similarity import blurred, change, dssim, squared_change
+from facepoison.attacks.lpips import lpips_to
+from facepoison.attacks.similarity import blurred, change, dssim_to, squared_change_to
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor, normalise
 from facepoison.extractors.prepared import prepared
 from facepoison.pictures import Pictures, to_float
 
-Perceptual = Callable[[Tensor, Tensor], Tensor]
-"""A differentiable distance of float pictures (B, 3, H, W) in [0, 1] from the clean ones: (B,), 0 for equal ones."""
+Perceptual = Callable[[Tensor], Callable[[Tensor], Tensor]]
+"""A perceptual distance, in two steps: given the clean pictures, float (B, 3, H, W) in [0, 1], it gives a differentiable
+function of others of that shape, (B,), 0 for equal ones."""
 
-PERCEPTUAL: Mapping[str, Perceptual] = {"mse": squared_change, "dssim": dssim, "lpips": lpips}
+PERCEPTUAL: Mapping[str, Perceptual] = {"mse": squared_change_to, "dssim": dssim_to, "lpips": lpips_to}
 """The perceptual distances by the name that presets use; LPIPS wants its weights fetched before."""
 
 _BATCH = 8  # pictures at a time on a CPU; each passes through a surrogate four times a step
@@ -81,14 +82,11 @@ class LowKey:
         return lowkey(pixels, surrogates, self, seed=seed, batch=batch)
 
 
-LOWKEY_MSE = LowKey("lowkey", "LowKey (MSE)", perceptual="mse", weight=330.0)
-"""LowKey held back by the mean squared error, which needs no download, at the PSNR of the original; see ``lowkey``."""
-
-LOWKEY_LPIPS = LowKey("lowkey_lpips", "LowKey (LPIPS)", perceptual="lpips", weight=0.05 * 512)
+LOWKEY = LowKey("lowkey", "LowKey", perceptual="lpips", weight=0.05 * 512)
 """LowKey as published, held back by LPIPS, whose weights ``facepoison fetch lpips`` gets."""
 
-LOWKEY = LOWKEY_MSE
-"""The LowKey that the book's results are made with."""
+LOWKEY_MSE = LowKey("lowkey_mse", "LowKey (MSE)", perceptual="mse", weight=330.0)
+"""Another attack than LowKey: held back by the mean squared error, which needs no download; see ``lowkey``."""
 
 
 def blur(pictures: Tensor, preset: LowKey) -> Tensor:
@@ -124,7 +122,7 @@ def ascend(
     with torch.no_grad():
         views, batch = mirrored(clean), len(clean)
         references = [normalise(features(surrogate, views, batch)[0]) for surrogate in surrogates]
-    picture = clean + start
+    picture, unlike = clean + start, perceptual(clean)
     for _ in range(preset.steps):
         picture.requires_grad_()
         views = mirrored(picture, blur(picture, preset))
@@ -135,7 +133,7 @@ def ascend(
             distance = squared_distance(plain, reference) + squared_distance(smoothed, reference)
             pull += torch.autograd.grad(distance.sum() / (2 * len(references)), seen)[0]
         # The gradient of this product is that of the distances: pull, taken from the views to the picture.
-        objective = (views * pull).sum() - preset.weight * perceptual(picture, clean).sum()
+        objective = (views * pull).sum() - preset.weight * unlike(picture).sum()
         gradient = input_gradient(objective, picture)
         picture = sign_step(picture.detach(), gradient, preset.step)
     return picture.clamp(0, 1)
@@ -160,14 +158,13 @@ def lowkey(
 
     The scale of ``weight`` is a trap. The original averages squared differences over the 512 dimensions of its features
     and weighs LPIPS by alpha = 0.05; here they are summed, whatever the surrogates' dimension, so that the same attack
-    has a weight of 0.05 * 512 = 25.6, which ``LOWKEY_LPIPS`` holds. LPIPS needs weights that do not come with the book:
-    see ``lpips.fetch_lpips``.
+    has a weight of 0.05 * 512 = 25.6. LPIPS needs weights that do not come with the book: see ``lpips.fetch_lpips``.
 
-    ``LOWKEY`` does without: it holds the attack back by the mean squared error, weighed by ``weight_for`` so that made
-    faces of the validation population at 112 px come out at a PSNR of 30 dB, as the original's own output does
-    (``benchmarks/calibrate_lowkey.py`` gives 332). Of the distances that need no download this one comes nearest to the
-    original's SSIM of 0.86 as well: 0.91, where DSSIM at the same PSNR leaves 0.98, a poison hidden in textures that
-    LowKey does not look for. On photographs the same weight gives 29.0 dB and 0.82.
+    ``LOWKEY_MSE`` does without: it holds the attack back by the mean squared error, weighed by ``weight_for`` so that
+    synthetic faces of the validation population at 112 px come out at a PSNR of 30 dB, as the original's own output
+    does (``benchmarks/calibrate_lowkey.py`` gives 332). Of the distances that need no download this one comes nearest
+    to the original's SSIM of 0.86 as well: 0.91, where DSSIM at the same PSNR leaves 0.98, a poison hidden in textures
+    that LowKey does not look for. On photographs the same weight gives 29.0 dB and 0.82.
 
     Args:
         pixels: uint8 RGB (N, 3, H, W), at least 11 px a side.
@@ -200,10 +197,10 @@ def lowkey(
     if perceptual is None and preset.perceptual not in PERCEPTUAL:
         known = ", ".join(PERCEPTUAL)
         raise InputError(f"perceptual distance '{preset.perceptual}': unknown; give it as perceptual=, or use {known}")
-    unlike = perceptual or PERCEPTUAL[preset.perceptual]
+    distance = perceptual or PERCEPTUAL[preset.perceptual]
 
     def attack(some: Tensor) -> Tensor:
-        return ascend(to_float(some), start_noise(some, preset.start, seed, "lowkey"), ready, preset, unlike)
+        return ascend(to_float(some), start_noise(some, preset.start, seed, "lowkey"), ready, preset, distance)
 
     return in_batches(attack, pixels, device, usual_batch(device, _BATCH) if batch is None else batch, progress)
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,22 +52,31 @@ def layers(pictures: Tensor, weights: Weights) -> Iterator[Tensor]:
         yield x
 
 
-def distance(pictures: Tensor, others: Tensor, weights: Weights) -> Tensor:
-    """LPIPS of each picture and its counterpart, (B,): 0 for equal ones; differentiable.
+def distance_to(others: Tensor, weights: Weights) -> Callable[[Tensor], Tensor]:
+    """LPIPS to pictures that stay the same, whose features are computed once.
 
     In every layer features are brought to unit length over channels; their squared differences are weighed by channel,
     averaged over positions, and added up over layers.
 
     Args:
-        pictures: Float (B, 3, H, W) in [0, 1], at least 32 px a side.
-        others: The counterparts.
+        others: Float (B, 3, H, W) in [0, 1], at least 32 px a side.
         weights: Of ``lpips_weights``.
+
+    Returns:
+        What takes as many pictures of the same size and gives each one's distance from its counterpart, (B,): 0 for
+        equal ones; differentiable.
     """
-    total = pictures.new_zeros(len(pictures))
-    for place, (one, other) in enumerate(zip(layers(pictures, weights), layers(others, weights), strict=True)):
-        gap = (_unit(one) - _unit(other)).square()
-        total = total + (gap * weights[f"linear{place}"]).sum(dim=1).mean(dim=(1, 2))
-    return total
+    with torch.no_grad():
+        there = [_unit(layer) for layer in layers(others, weights)]
+
+    def distance(pictures: Tensor) -> Tensor:
+        total = pictures.new_zeros(len(pictures))
+        for place, (layer, other) in enumerate(zip(layers(pictures, weights), there, strict=True)):
+            gap = (_unit(layer) - other).square()
+            total = total + (gap * weights[f"linear{place}"]).sum(dim=1).mean(dim=(1, 2))
+        return total
+
+    return distance
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -76,13 +85,13 @@ def _unit(features: Tensor) -> Tensor:
     return features / (length + 1e-10)
 
 
-def lpips(pictures: Tensor, others: Tensor) -> Tensor:
-    """``distance`` with the published weights.
+def lpips_to(others: Tensor) -> Callable[[Tensor], Tensor]:
+    """``distance_to`` with the published weights.
 
     Raises:
         InputError: they are not there, or are others.
     """
-    return distance(pictures, others, lpips_weights(pictures.device))
+    return distance_to(others, lpips_weights(others.device))
 
 
 @lru_cache(maxsize=2)
@@ -94,7 +103,7 @@ def lpips_weights(device: torch.device) -> Weights:
     """
     path = cache_folder() / _FILE
     if not path.is_file():
-        raise InputError(f"LPIPS: its weights are not at {path}: run 'facepoison fetch lpips', or use LOWKEY")
+        raise InputError(f"LPIPS: its weights are not at {path}: run 'facepoison fetch lpips', or use LOWKEY_MSE")
     weights = load_file(path)
     if content(weights) != CONTENT:
         raise InputError(f"{path}: holds other weights than those of LPIPS: delete it, run 'facepoison fetch lpips'")

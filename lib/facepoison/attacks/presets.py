@@ -1,16 +1,16 @@
-"""The published attacks by name."""
+"""The attacks by name."""
 
 from __future__ import annotations
 
 from facepoison.attacks.base import Attack
 from facepoison.attacks.fawkes_v03 import FAWKES_V03_HIGH
 from facepoison.attacks.fawkes_v1 import FAWKES_V1_HIGH, FAWKES_V1_LOW, FAWKES_V1_MID
-from facepoison.attacks.lowkey import LOWKEY
+from facepoison.attacks.lowkey import LOWKEY, LOWKEY_MSE
 from facepoison.errors import InputError
 
 PUBLISHED: tuple[Attack, ...] = (FAWKES_V03_HIGH, FAWKES_V1_LOW, FAWKES_V1_MID, FAWKES_V1_HIGH, LOWKEY)
-ATTACKS = {attack.name: attack for attack in PUBLISHED}
-"""The attacks of the book by name."""
+ATTACKS = {attack.name: attack for attack in (*PUBLISHED, LOWKEY_MSE)}
+"""The attacks of the book by name: those published, and LowKey without LPIPS."""
 
 
 def find_attack(name: str) -> Attack:

@@ -190,6 +190,11 @@ def squared_change(pictures: Tensor, others: Tensor) -> Tensor:
     return (pictures - others).square().flatten(1).mean(dim=1)
 
 
+def squared_change_to(others: Tensor) -> Callable[[Tensor], Tensor]:
+    """``squared_change`` to pictures that stay the same, as ``dssim_to`` is of ``dssim``."""
+    return lambda pictures: squared_change(pictures, others)
+
+
 def psnr(pictures: Tensor, others: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in decibels of each float picture in [0, 1], (N,); infinite for equal pictures."""
     return -10 * squared_change(pictures, others).log10()
