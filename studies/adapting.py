@@ -12,7 +12,7 @@ import torch
 
 from facepoison import experiment, shipped, timeline
 from facepoison.adapt import ROBUST, by_people, harden
-from facepoison.attacks.eot import hardened
+from facepoison.attacks.eot import eot_surrogate
 from facepoison.attacks.lowkey import LOWKEY
 from facepoison.attacks.presets import ATTACKS, find_attack
 from facepoison.attacks.similarity import change
@@ -144,7 +144,7 @@ def unknown(run: Run) -> None:
     data = some[0][0]
     posted = {name: posts for name, (_, posts) in zip(crowds_posts, some, strict=True)}
     networks = {name: load_extractor(name) for name in (*setting.surrogates, *asked["elsewhere"], *names)}
-    shaken = {name: hardened(networks[name], asked["hardened"]) for name in setting.surrogates}
+    shaken = {name: eot_surrogate(networks[name], asked["hardened"]) for name in setting.surrogates}
     elsewhere = replace(setting, surrogates=tuple(asked["elsewhere"]))
     alone = replace(setting, surrogates=(reply,))
     together = replace(setting, surrogates=(reply, *setting.surrogates))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_extractor, tiny_pictures
 
-from facepoison.attacks.eot import hardened
+from facepoison.attacks.eot import eot_surrogate
 from facepoison.attacks.lowkey import LOWKEY, lowkey
 from facepoison.errors import InputError
 from facepoison.extractors import embed
@@ -15,10 +15,10 @@ from facepoison.pictures.synthetic import make_pictures
 
 def test_changes_differ_from_call_to_call_and_by_seed_and_repeat_after_a_restart():
     extractor, pictures = tiny_extractor(), torch.rand(2, 3, 24, 24)
-    surrogate = hardened(extractor, 1)
+    surrogate = eot_surrogate(extractor, 1)
     first, second = surrogate(pictures), surrogate(pictures)
     assert not torch.equal(first, second)
-    assert not torch.equal(first, hardened(extractor, 2)(pictures))
+    assert not torch.equal(first, eot_surrogate(extractor, 2)(pictures))
     surrogate.network.restart()
     assert torch.equal(first, surrogate(pictures))
     assert torch.equal(second, surrogate(pictures))
@@ -26,12 +26,12 @@ def test_changes_differ_from_call_to_call_and_by_seed_and_repeat_after_a_restart
 
 def test_another_rounding_of_the_pictures_meets_the_same_changes():
     extractor, pictures = tiny_extractor(), torch.rand(2, 3, 24, 24)
-    before, after = hardened(extractor, 1)(pictures), hardened(extractor, 1)(pictures + 1e-7)
+    before, after = eot_surrogate(extractor, 1)(pictures), eot_surrogate(extractor, 1)(pictures + 1e-7)
     assert (after - before).norm() < 1e-3 * before.norm()
 
 
 def test_an_attack_begins_anew_whatever_its_surrogate_saw_before():
-    surrogate, pixels = hardened(tiny_extractor(), 1), tiny_pictures(2)
+    surrogate, pixels = eot_surrogate(tiny_extractor(), 1), tiny_pictures(2)
     preset = replace(LOWKEY, steps=3)
     first = lowkey(pixels, [surrogate], preset, seed=1)
     assert torch.equal(first, lowkey(pixels, [surrogate], preset, seed=1))
@@ -46,11 +46,11 @@ def test_hardened_poison_survives_shrinking_better():
         shrunk = resize(resize(poisoned, 32), 64)
         return float((embed(extractor, pixels) * embed(extractor, shrunk)).sum(1).mean())
 
-    assert left(hardened(extractor, 1)) < left(extractor) - 0.1
+    assert left(eot_surrogate(extractor, 1)) < left(extractor) - 0.1
 
 
 def test_a_surrogate_without_room_is_refused():
     extractor = tiny_extractor()
     extractor.contract = replace(extractor.contract, size=4)
     with pytest.raises(InputError, match="too small to be moved"):
-        hardened(extractor, 1)
+        eot_surrogate(extractor, 1)

@@ -19,7 +19,7 @@ from tiny import tiny_extractor, tiny_pictures
 
 import fingerprint
 from facepoison import adapt, baselines, detect, experiment, protocol, store
-from facepoison.attacks.eot import hardened
+from facepoison.attacks.eot import eot_surrogate
 from facepoison.attacks.lowkey import lowkey
 from facepoison.attacks.people import poison_shard
 from facepoison.attacks.presets import ATTACKS
@@ -92,7 +92,7 @@ def harden(folder, poisons=None, draws=8):
 
 RESULTS = {
     **{attack: functools.partial(lambda attack, _: poison(attack), attack) for attack in ATTACKS},
-    "lowkey, hardened": lambda _: poison("lowkey", hardened(tiny_extractor(), 1)),
+    "lowkey, hardened": lambda _: poison("lowkey", eot_surrogate(tiny_extractor(), 1)),
     "embeddings": lambda _: protocol.embeddings(tiny_extractor(), tiny_pictures(2)),
     "made": lambda _: protocol.synthetic_people(setting(), "illustration", 1, 1, 32),
     "aligned": read_photographs,

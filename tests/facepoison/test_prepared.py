@@ -9,7 +9,7 @@ from tiny import tiny_extractor, tiny_pictures
 from torch import nn
 
 from facepoison.attacks import fawkes_v03, fawkes_v1, lowkey
-from facepoison.attacks.eot import hardened
+from facepoison.attacks.eot import eot_surrogate
 from facepoison.attacks.similarity import change
 from facepoison.device import generator
 from facepoison.extractors import Drawing, Extractor, Preprocessing, embed
@@ -177,7 +177,7 @@ def test_a_layer_that_is_called_twice_takes_nothing_up():
 
 
 def test_what_draws_at_random_draws_the_same():
-    given = hardened(small(), seed=3)
+    given = eot_surrogate(small(), seed=3)
     ready = prepared(given)
     assert any(isinstance(part, Drawing) for part in ready.modules())
     assert nn.BatchNorm2d not in kinds(ready)
