@@ -11,12 +11,12 @@ from torch import Tensor
 
 from facepoison import shipped
 from facepoison.attacks.base import Attack, Progress
-from facepoison.experiment import live_and_shipped, poison_inputs, surrogates_of
+from facepoison.poisoning import live_and_shipped, poison_inputs, surrogates_of
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import EndToEnd, fine_tune
 from facepoison.pictures import Pictures
-from facepoison.protocol import Data, Setting, read_protocol
+from facepoison.protocol import Data, Setting
 from facepoison.store import Arrays, of_weights, remember
 
 ROBUST = EndToEnd("robust training", draws=160_000, rate=1e-3, bfloat16=True)
@@ -73,7 +73,7 @@ def public_inputs(
     setting: Setting, attack: Attack, networks: Mapping[str, Extractor], people: int, pictures: int
 ) -> dict[str, object]:
     """What decides the poison of public people, as the card of what comes with the book names it."""
-    known = {"public": read_protocol()["public"], "people": people, "pictures": pictures}
+    known = {"public": setting.protocol["public"], "people": people, "pictures": pictures}
     return poison_inputs(setting, attack, networks) | known
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
@@ -71,13 +71,14 @@ def train_extractor(
     import torch
 
     from facepoison.extractors import cards, catalog, recipes, training
+    from facepoison.protocol import registered
     from facepoison.timeline import measure_unseen
 
     torch.set_num_threads(threads)
     recipe = recipes.find_recipe(name, seed)
     folder = weights or (cards.REPEATS if seed else catalog.WEIGHTS)
     build = scratch or fingerprint.LIB.parent / "_build" / "training"
-    training.train(recipe, folder, build, measure_unseen, device, lambda line: print(line, flush=True))
+    training.train(recipe, folder, build, partial(measure_unseen, registered()), device, lambda line: print(line, flush=True))
     if not seed and folder.resolve() == catalog.WEIGHTS.resolve():
         catalog.record(name, folder / catalog.find_entry(name).file)
 
@@ -89,10 +90,11 @@ def measure_extractors(
 ) -> None:
     """Measure own extractors on people whom nobody has seen, and write that into their cards."""
     from facepoison.extractors import cards, catalog
+    from facepoison.protocol import registered
     from facepoison.timeline import measure_unseen
 
     for name in names:
-        said = measure_unseen(catalog.load_extractor(name))
+        said = measure_unseen(registered(), catalog.load_extractor(name))
         cards.amend_card(catalog.find_entry(name), test=said)
         typer.echo(f"{name}: {json.dumps(said)}")
 
@@ -131,8 +133,7 @@ def ship_results(
     from facepoison import protocol, shipping
 
     torch.set_num_threads(threads)
-    setting = protocol.choose(**protocol.read_protocol()["registered"])
-    shipping.make_shipped(setting, lambda line: print(line, flush=True), kinds or shipping.KINDS, attacks or ())
+    shipping.make_shipped(protocol.registered(), lambda line: print(line, flush=True), kinds or shipping.KINDS, attacks or ())
 
 
 def _short(number: float | None, unit: float) -> str:

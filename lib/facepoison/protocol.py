@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ class Setting:
         attacks: Names of the attacks, all of which are run.
         retrained_attacks: Those that the end-to-end recogniser meets.
         top: Of how many candidates one must be right, in turn.
+        protocol: The sections of the protocol, by name, for whatever else it fixes.
     """
 
     profile: str
@@ -69,11 +71,18 @@ class Setting:
     attacks: tuple[str, ...]
     retrained_attacks: tuple[str, ...]
     top: tuple[int, ...]
+    protocol: Mapping[str, Any] = field(repr=False, compare=False)
 
     @property
     def made(self) -> bool:
         """Whether the people are the book's own."""
         return self.dataset == "procedural"
+
+    @property
+    def table(self) -> Path:
+        """The CSV file that every answer to every probe is written to, under ``_build/tables``."""
+        name = f"{self.profile}-{'made' if self.made else 'folder'}-{self.seed}.csv"
+        return LIB.parent / "_build" / "tables" / name
 
     def ran_on(self) -> dict[str, object]:
         """What goes beside every number of this run; a folder is called ``folder`` and nothing more."""
@@ -136,18 +145,24 @@ def choose(profile: str = "fast", dataset: str = "procedural", seed: int = 1, ex
         attacks=tuple(protocol["attacks"]["names"]),
         retrained_attacks=tuple(protocol["attacks"]["retrained"]),
         top=tuple(protocol["recognisers"]["top"]),
+        protocol=MappingProxyType(protocol),
     )
+
+
+def registered() -> Setting:
+    """The setting that the book's results are registered at."""
+    return choose(**read_protocol()["registered"])
 
 
 def trainers_own(setting: Setting) -> Setting:
     """The same setting with the surrogates that the trainer makes poison on to learn from: none of the users'."""
     study = "detecting" if setting.extractors is None else "detecting_real"
-    return replace(setting, surrogates=tuple(read_protocol()[study]["surrogates"]))
+    return replace(setting, surrogates=tuple(setting.protocol[study]["surrogates"]))
 
 
 def synthetic_people(setting: Setting, population: str, n: int, per_person: int, size: int | None = None) -> Pictures:
     """Pictures of synthetic people of one of the protocol's populations, rendered once and then kept."""
-    label = read_protocol()["populations"][population]
+    label = setting.protocol["populations"][population]
     size = size or setting.size
     kept = store.remember(
         "made",
@@ -213,7 +228,7 @@ def load_data(setting: Setting, progress: Callable[[int, int], None] | None = No
     Raises:
         InputError: a folder holds nothing that can be used.
     """
-    others = read_protocol()["public"]
+    others = setting.protocol["public"]
     if setting.made:
         pictures, skipped = synthetic_people(setting, "evaluation", setting.people, setting.per_person), {}
         public = synthetic_people(setting, "public", others["people"], others["pictures"])
@@ -232,11 +247,11 @@ def look_closer(setting: Setting, data: Data, user: int) -> Data:
 
     The further pictures are the next that the renderer makes of that person; they come last. A folder has no more.
     """
-    missing = read_protocol()["split"]["looked_at"] - len(data.probes_of(user))
+    missing = setting.protocol["split"]["looked_at"] - len(data.probes_of(user))
     if not setting.made or missing <= 0:
         return data
     own = setting.per_person
-    label = read_protocol()["populations"]["evaluation"]
+    label = setting.protocol["populations"]["evaluation"]
     more = make_pictures(label, 1, own + missing, setting.size, setting.seed, first=user).pixels[own:]
     n, pictures = len(data.pictures), data.pictures
     return replace(

@@ -18,7 +18,7 @@ from torch import Tensor
 import fingerprint
 from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
-from facepoison.protection import Estimate, Rate
+from facepoison.evaluation import Estimate, Rate
 from facepoison.protocol import PROTOCOL
 from facepoison.store import Arrays, describe, written_whole
 

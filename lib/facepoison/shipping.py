@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from facepoison import adapt, experiment, shipped
+from facepoison import adapt, end_to_end, poisoning, shipped
 from facepoison.attacks.base import Attack, Progress
 from facepoison.attacks.presets import find_attack
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.fine_tuning import END_TO_END
 from facepoison.pictures import Pictures
-from facepoison.protocol import Data, Setting, load_data, load_extractors, read_protocol, trainers_own
+from facepoison.protocol import Data, Setting, load_data, load_extractors, trainers_own
 
 _Report = Callable[[str], None]
 KINDS = ("poisons", "rounds", "public")
@@ -43,7 +43,7 @@ def make_shipped(
     data, networks = load_data(setting), load_extractors(setting)
     made: dict[str, Callable[..., None]] = {"poisons": _poisons, "rounds": _rounds, "public": _public}
     for kind in (each for each in KINDS if each in kinds):
-        asked: Mapping[str, Any] = read_protocol()["shipped"]
+        asked: Mapping[str, Any] = setting.protocol["shipped"]
         for attack in asked[kind]:
             if not attacks or attack in attacks:
                 made[kind](setting, find_attack(attack), data, networks, _line(report, kind, attack))
@@ -57,8 +57,8 @@ def _poisons(
     setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], progress: Progress
 ) -> None:
     start = time.perf_counter()
-    made = experiment.poison_users(setting, attack, data, networks, progress, anew=True)
-    inputs, clean = experiment.shipped_inputs(setting, attack, networks), data.to_publish(data.users).pixels
+    made = poisoning.poison_users(setting, attack, data, networks, progress, anew=True)
+    inputs, clean = poisoning.shipped_inputs(setting, attack, networks), data.to_publish(data.users).pixels
     shipped.ship(f"poison-{attack.name}", inputs, {"pixels": made.pixels}, time.perf_counter() - start, clean)
 
 
@@ -68,7 +68,7 @@ def shipped_posts(setting: Setting, attack: Attack, data: Data, networks: Mappin
     Raises:
         InputError: nothing is shipped for this setting.
     """
-    kept = experiment.find_shipped(setting, attack, networks)
+    kept = poisoning.find_shipped(setting, attack, networks)
     if kept is None:
         raise InputError(f"poison-{attack.name}: does not come with the book for this setting: run make shipped")
     return replace(data.to_publish(data.users), pixels=kept.arrays["pixels"])
@@ -79,25 +79,24 @@ def _rounds(
 ) -> None:
     posts, trainer = shipped_posts(setting, attack, data, networks), networks[setting.undefended]
     published = {user: posts.of(user).pixels for user in data.users[: setting.n_retrained]}
-    repeated = attack.name == read_protocol()["recognisers"]["repeated"]
+    repeated = attack.name == setting.protocol["recognisers"]["repeated"]
     for training in range(setting.n_trainings if repeated else 1):
         start = time.perf_counter()
-        outcome = experiment.retrain(setting, data, posts, trainer, progress, training=training)
-        inputs = experiment.rounds_inputs(setting, attack.name, published, trainer, END_TO_END, training)
-        arrays, pictures = experiment.rounds_packed(outcome.rounds), torch.cat(list(published.values()))
-        name = experiment.rounds_file(attack.name, training)
+        outcome = end_to_end.retrain(setting, data, posts, trainer, progress, training=training)
+        inputs = end_to_end.rounds_inputs(setting, attack.name, published, trainer, END_TO_END, training)
+        arrays, pictures = end_to_end.rounds_packed(outcome.rounds), torch.cat(list(published.values()))
+        name = end_to_end.rounds_file(attack.name, training)
         shipped.ship(name, inputs, arrays, time.perf_counter() - start, pictures)
 
 
 def _public(
     setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], progress: Progress
 ) -> None:
-    protocol = read_protocol()
     # each chapter has its trainer's surrogates: the users' own in chapter 5, others in chapter 6
     for name, where in (("adapting_live", setting), ("detecting_live", trainers_own(setting))):
-        asked, known, start = protocol[name], load_extractors(where), time.perf_counter()
+        asked, known, start = setting.protocol[name], load_extractors(where), time.perf_counter()
         _, some = adapt.public_pictures(data, asked["people"], asked["pictures"])
-        made = experiment.live_and_shipped(where, attack, some, known, data.public, None, progress)
+        made = poisoning.live_and_shipped(where, attack, some, known, data.public, None, progress)
         seconds = time.perf_counter() - start
         inputs = adapt.public_inputs(where, attack, known, asked["people"], asked["pictures"])
         shipped.ship(adapt.public_file(where, attack), inputs, {"pixels": made.pixels}, seconds, some.pixels)

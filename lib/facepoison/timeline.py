@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from facepoison.device import synchronise
+from facepoison.evaluation import Rate, rank_one, share
 from facepoison.extractors import Extractor, embed
 from facepoison.extractors.cards import REPEATS, read_card, read_file
 from facepoison.extractors.catalog import WEIGHTS, Entry, catalogue, load_extractor, locate
 from facepoison.extractors.listing import count_macs
 from facepoison.pictures.splits import split
-from facepoison.protection import Rate, rank_one, share
-from facepoison.protocol import Setting, choose, read_protocol, synthetic_people
+from facepoison.protocol import Setting, synthetic_people
 
 
 def entries(setting: Setting) -> list[Entry]:
@@ -151,15 +151,13 @@ def accepted(embeddings: Tensor, labels: Tensor, false_accepts: float) -> tuple[
     return share((cosines[alike] > threshold).cpu(), labels[first[alike]].cpu()), float(threshold)
 
 
-def measure_unseen(extractor: Extractor) -> dict[str, object]:
-    """Rank-1 and TAR at FAR on the people whom ``data/protocol.toml`` keeps for this alone, as a card holds them.
+def measure_unseen(setting: Setting, extractor: Extractor) -> dict[str, object]:
+    """Rank-1 and TAR at FAR on the people whom the protocol keeps for this alone, as a card holds them.
 
     Rank-1 is the share of probes whose nearest gallery picture shows the right person. Both are averages over people,
     with 95 % intervals that count people as independent.
     """
-    protocol = read_protocol()
-    asked = protocol["unseen"]
-    setting = choose(**protocol["registered"])
+    asked = setting.protocol["unseen"]
     pictures = synthetic_people(setting, "unseen", asked["people"], asked["pictures"], extractor.contract.size)
     embeddings, labels = embed(extractor, pictures.pixels).cpu(), pictures.identities
     gallery, probes = split(pictures, setting.seed, setting.gallery_share)

@@ -1,10 +1,11 @@
-"""The protocol: one user at a time poisons, and the rate at which the recogniser then fails on that user."""
+"""What recognisers answered, made into numbers over people: rates, differences and other estimates with intervals."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,7 +21,6 @@ from facepoison.intervals import (
     of_two,
     share_interval,
 )
-from facepoison.recognition import Metric, Recogniser, closest, identity_distances, linear_rounds
 from facepoison.store import written_whole
 
 
@@ -32,8 +32,9 @@ class Answers:
         user: Whose round it is, int64 (R,): the only one whose gallery pictures are poisoned.
         probe: Place of the probe among all probes, int64 (R,).
         true: Who is on it, int64 (R,).
-        predicted: The identities answered, nearest first, int64 (R, k).
-        distance: Their distances, float32 (R, k); of a recogniser that gives probabilities, the negative logarithms.
+        predicted: The identities answered, nearest first, int64 (R, n); -1 where there were no more.
+        distance: Their distances, float32 (R, n); of a recogniser that gives probabilities, the negative logarithms.
+        k: An answer is right if the true identity is among the first ``k``.
     """
 
     user: Tensor
@@ -41,6 +42,18 @@ class Answers:
     true: Tensor
     predicted: Tensor
     distance: Tensor
+    k: int = 1
+
+    def top(self, k: int) -> Answers:
+        """The same answers, right if the true identity is among the first ``k``.
+
+        Raises:
+            InputError: so many are not held.
+        """
+        held = self.predicted.shape[1]
+        if not 1 <= k <= held:
+            raise InputError(f"top {k}: {held} identities are held of each answer; ask for 1 to {held}")
+        return replace(self, k=k)
 
     @property
     def users(self) -> tuple[int, ...]:
@@ -49,13 +62,14 @@ class Answers:
 
     @property
     def wrong(self) -> Tensor:
-        """Whether the true identity is missing from a probe's answers, bool (R,)."""
-        return ~(self.predicted == self.true[:, None]).any(dim=1)
+        """Whether the true identity is missing from the first ``k``, bool (R,)."""
+        return ~(self.predicted[:, : self.k] == self.true[:, None]).any(dim=1)
 
     @property
     def by_user(self) -> Tensor:
         """Each user's error, float64 (n,), in the order of ``users``."""
-        return torch.stack([self.wrong[self.user == user].double().mean() for user in self.users])
+        wrong = self.wrong.double()
+        return torch.stack([wrong[self.user == user].mean() for user in self.users])
 
 
 @dataclass(frozen=True)
@@ -95,11 +109,19 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Protection:
-    """The outcome of the protocol: the rate, and the answers with and without poison that it comes from."""
+    """The outcome of the game: what the recogniser answered without poison and, user by user, with it."""
 
-    rate: Rate
     poisoned: Answers
     clean: Answers
+
+    @cached_property
+    def rate(self) -> Rate:
+        """The protection rate, its clean error beside it."""
+        return rate(self.poisoned, self.clean)
+
+    def top(self, k: int) -> Protection:
+        """The same answers, right if the true identity is among the first ``k``; see ``Answers.top``."""
+        return Protection(self.poisoned.top(k), self.clean.top(k))
 
 
 def rate(answers: Answers, clean: Answers | None = None, confidence: float = CONFIDENCE) -> Rate:
@@ -282,173 +304,24 @@ def averaged(rates: Iterable[Rate]) -> Estimate:
     return Estimate(sum(each.value for each in known) / len(known), min(each.n for each in known), *ends)
 
 
-def named(result: Protection, user: int) -> list[bool]:
-    """For each of a user's clean probes whether the recogniser gave it the right name although the user poisons."""
-    own = result.poisoned.user == user
-    right: list[bool] = (result.poisoned.predicted[own, 0] == result.poisoned.true[own]).tolist()
-    return right
+def write_answers(path: Path, results: Mapping[tuple[str, str, str], Protection], seed: int) -> None:
+    """Write every answer to every probe as a CSV file, a row for each, whole or not at all.
 
-
-def own_probes(probe_labels: Tensor, users: Iterable[int]) -> list[Tensor]:
-    """Places of each user's probes, int64, by the identities on all probes, int64 (P,)."""
-    return [(probe_labels == user).nonzero().flatten() for user in users]
-
-
-def compared(
-    users: Sequence[int],
-    own: Sequence[Tensor],
-    before: Tensor,
-    after: Tensor,
-    *,
-    k: int = 1,
-    confidence: float = CONFIDENCE,
-) -> Protection:
-    """The outcome of the protocol, whatever the recogniser, from what it says of the users' probes in the two rounds.
-
-    Args:
-        users: Who poisons, one at a time.
-        own: Places of each one's probes, int64.
-        before: How far every identity is from the users' probes in the clean round, lower being nearer (R, n): rows of
-            the first user, then of the second, and so on; infinite for identities not in the gallery.
-        after: The same, each user's rows in that user's own round.
-        k: An answer is right if the true identity is among the ``k`` nearest.
-        confidence: Of the intervals.
-
-    Raises:
-        InputError: ``k`` is out of range.
-    """
-    probe = torch.cat(list(own)).cpu()
-    true = torch.tensor([user for user, places in zip(users, own, strict=True) for _ in range(len(places))])
-
-    def answers(distances: Tensor) -> Answers:
-        found = closest(distances, k)
-        return Answers(true, probe, true.clone(), found.labels.cpu(), found.distances.cpu())
-
-    poisoned, clean = answers(after), answers(before)
-    return Protection(rate(poisoned, clean, confidence), poisoned, clean)
-
-
-def protection(
-    gallery: Tensor,
-    labels: Tensor,
-    probes: Tensor,
-    probe_labels: Tensor,
-    poisoned: Mapping[int, Tensor],
-    *,
-    k: int = 1,
-    metric: Metric = "euclidean",
-    recogniser: Recogniser = "nearest",
-    confidence: float = CONFIDENCE,
-    linear: Callable[..., tuple[Tensor, Tensor]] | None = None,
-) -> Protection:
-    """Play the protocol with a recogniser of embeddings, one user after the other.
-
-    In a user's round all of that user's gallery pictures are poisoned and everybody else's are clean; the recogniser is
-    asked about that user's clean probes.
-
-    Args:
-        gallery: Clean unit embeddings of everyone's gallery pictures (G, D).
-        labels: Their identities, int64 (G,), not negative.
-        probes: Clean unit embeddings of everyone's probes (P, D).
-        probe_labels: Their identities, int64 (P,).
-        poisoned: For each user the unit embeddings (g, D) of all their gallery pictures as published.
-        k: An answer is right if the true identity is among the ``k`` nearest, or most probable.
-        metric: Of the nearest neighbour, as in ``recognition.identity_distances``; the linear recogniser has none.
-        recogniser: ``"nearest"`` neighbour, or ``"linear"``: a logistic regression for each round
-            (``recognition.fit_linear``), whose distances are negative log-probabilities.
-        confidence: Of the intervals.
-        linear: What plays the linear recogniser's rounds, called as ``recognition.linear_rounds`` is, which does so by
-            default; put a remembering one here.
-
-    Raises:
-        InputError: embeddings or labels are wrong, there is no user, a user has no probe, no gallery picture, or
-            another number of poisoned embeddings than of gallery pictures, or the recogniser is unknown.
-
-    Example:
-        >>> import torch
-        >>> import facepoison as fp
-        >>> clean, who = torch.eye(2), torch.tensor([0, 1])
-        >>> result = fp.measure_protection(clean, who, clean, who, {0: torch.tensor([[-1.0, 0.0]])})
-        >>> result.rate.value, result.rate.clean_error.value
-        (1.0, 0.0)
-        >>> result.poisoned.predicted.tolist()
-        [[1]]
-    """
-    check_rounds(labels, probes, probe_labels, poisoned)
-    users, own = tuple(poisoned), own_probes(probe_labels, poisoned)
-    asked = [probes[places] for places in own]
-    if recogniser == "nearest":
-        before, after = _nearest_rounds(gallery, labels, asked, poisoned, metric)
-    elif recogniser == "linear":
-        before, after = (linear or linear_rounds)(gallery, labels, asked, poisoned)
-    else:
-        raise InputError(f"recogniser '{recogniser}': unknown; use nearest or linear")
-    return compared(users, own, before, after, k=k, confidence=confidence)
-
-
-def check_rounds(labels: Tensor, probes: Tensor, probe_labels: Tensor, poisoned: Mapping[int, Tensor]) -> None:
-    """Refuse rounds that cannot be played: see ``protection``; ``probes`` may be embeddings or pictures.
-
-    Raises:
-        InputError: saying which.
-    """
-    if not poisoned:
-        raise InputError("protection: no user; give what at least one of them publishes")
-    if probe_labels.dtype != torch.int64 or probe_labels.shape != probes.shape[:1]:
-        got = f"{probe_labels.dtype} {tuple(probe_labels.shape)}"
-        raise InputError(f"probes: {len(probes)} given, labels {got}; one int64 each")
-    for (user, published), places in zip(poisoned.items(), own_probes(probe_labels, poisoned), strict=True):
-        pictures = int((labels == user).sum())
-        if not pictures or not len(places):
-            raise InputError(f"user {user}: {pictures} gallery pictures and {len(places)} probes; needs one of each")
-        if len(published) != pictures:
-            raise InputError(f"user {user}: {len(published)} poisoned of {pictures} gallery pictures; poison all")
-
-
-def _nearest_rounds(
-    gallery: Tensor, labels: Tensor, asked: Sequence[Tensor], poisoned: Mapping[int, Tensor], metric: Metric
-) -> tuple[Tensor, Tensor]:
-    """Distances of the users' probes without and with poison, as ``compared`` takes them.
-
-    Those to the clean gallery are computed once; each round replaces one column of them, its user's.
-    """
-    before = identity_distances(gallery, labels, torch.cat(list(asked)), int(labels.max()) + 1, metric)
-    after = before.clone()
-    start = 0
-    for (user, embeddings), probes in zip(poisoned.items(), asked, strict=True):
-        rows = slice(start, start + len(probes))
-        zeros = torch.zeros(len(embeddings), dtype=torch.int64, device=embeddings.device)
-        after[rows, user] = identity_distances(embeddings, zeros, probes, 1, metric)[:, 0]
-        start = rows.stop
-    return before, after
-
-
-def write_answers(path: Path, tables: Sequence[tuple[Answers, Mapping[str, object]]], names: Sequence[str]) -> None:
-    """Write answers as a CSV file, a row for each probe, whole or not at all.
+    Of several identities answered the nearest is written. People are numbered, not named: they may be real.
 
     Args:
         path: The file.
-        tables: Answers, each with further columns that are the same for all its rows, e.g. extractor, attack,
-            recogniser, seed: the same columns for all. Of several predicted identities the nearest is written.
-        names: Names of the identities by their numbers.
+        results: By attack, extractor and recogniser, which are columns.
+        seed: Another column.
 
     Raises:
-        InputError: the file cannot be written, or the columns differ.
+        InputError: the file cannot be written.
     """
-    columns = list(tables[0][1]) if tables else []
-    if any(list(more) != columns for _, more in tables):
-        raise InputError(f"table: every part needs the columns {', '.join(columns)}")
     with written_whole(path) as scratch, scratch.open("w", newline="") as handle:
         table = csv.writer(handle, lineterminator="\n")
-        table.writerow(["user", "probe", "true", "predicted", "distance", *columns])
-        for answers, more in tables:
-            rows = zip(
-                answers.user.tolist(),
-                answers.probe.tolist(),
-                answers.true.tolist(),
-                answers.predicted[:, 0].tolist(),
-                answers.distance[:, 0].tolist(),
-                strict=True,
-            )
-            for user, probe, true, predicted, distance in rows:
-                table.writerow([names[user], probe, names[true], names[predicted], f"{distance:.6f}", *more.values()])
+        table.writerow(["user", "probe", "true", "predicted", "distance", "attack", "extractor", "recogniser", "seed"])
+        for how, result in results.items():
+            answers = result.poisoned
+            columns = (answers.user, answers.probe, answers.true, answers.predicted[:, 0], answers.distance[:, 0])
+            for *who, distance in zip(*(column.tolist() for column in columns), strict=True):
+                table.writerow([*who, f"{distance:.6f}", *how, seed])
