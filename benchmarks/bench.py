@@ -48,7 +48,7 @@ from facepoison.extractors.catalog import load_extractor
 from facepoison.extractors.prepared import prepared
 from facepoison.pictures import to_float
 from facepoison.pictures.synthetic import make_pictures
-from facepoison.protocol import read_protocol
+from facepoison.protocol import registered
 
 HISTORY = Path(__file__).resolve().parent / "history.json"
 FEW = 1  # steps of the shorter run: start-up and first pass cost more than the others, and the difference has neither
@@ -284,7 +284,7 @@ def cell(plan: Plan, given: Sequence[Extractor], threads: int, size: int, batch:
 
 def measure(plan: Plan, keep: Keep = lambda rows: None) -> list[Row]:
     """All rows; ``keep`` is given those there are after each number of threads, size and batch."""
-    names = read_protocol()["extractors"]["other" if plan.extractors else "procedural"]["surrogates"]
+    names = registered().protocol["extractors"]["other" if plan.extractors else "procedural"]["surrogates"]
     given = [load_extractor(name, device=plan.device, folder=plan.extractors) for name in names]
     cells = [(threads, size, batch) for threads in plan.threads for size in plan.sizes for batch in plan.batches]
     end = time.perf_counter() + plan.budget if plan.budget else math.inf

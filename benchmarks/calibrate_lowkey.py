@@ -13,7 +13,7 @@ from facepoison.attacks.lowkey import LOWKEY, PERCEPTUAL, LowKey, lowkey, weight
 from facepoison.attacks.similarity import change
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures.synthetic import make_pictures
-from facepoison.protocol import read_protocol
+from facepoison.protocol import registered
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
 
-    protocol = read_protocol()
+    protocol = registered().protocol
     surrogates = [load_extractor(name) for name in protocol["extractors"]["procedural"]["surrogates"]]
     population = protocol["populations"]["validation"]
     pixels = make_pictures(population, options.people, options.pictures, options.size, options.seed).pixels

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.polynomial.legendre import leggauss
 from scipy import special, stats
 
-from facepoison import detect, intervals, odds, shipped, tables, wait
-from facepoison.protection import Rate
+from facepoison import detect, factorial, intervals, odds, shipped, tables
+from facepoison.evaluation import Rate
 from facepoison.store import written_whole
 
 FOLDER = Path(__file__).resolve().parent.parent / "_build" / "coverage"
@@ -50,7 +50,7 @@ DECIDING = (
     "ends averaged",
     "median_interval",
     "precision_of_people",
-    "wait.effects",
+    "factorial.effects",
     USED["calibration"],
 )
 LARGEST = 200  # people up to whom areas, which are slow to draw, have all their draws; half of them above
@@ -520,7 +520,7 @@ def precision(n, draws, rng):
 
 def effects(n, draws, rng):
     """Effects of a design in two levels over extractors, whatever is left over beside them."""
-    runs = wait.half_factorial(("a", "b", "c", "d")) * (n // 8)
+    runs = factorial.half_factorial(("a", "b", "c", "d")) * (n // 8)
     one = np.array([run["a"] for run in runs])
 
     def probes():  # what ten users' six probes each say of extractors whose true rates differ
@@ -544,13 +544,13 @@ def effects(n, draws, rng):
         def once(draws, rest=rest):
             cover, width = [], []
             for _ in range(draws):
-                found = wait.effects(runs, rest() + 0.3 * one, LEVEL)
-                truth = np.where([each.factor == "a" for each in found], 0.3, 0.0)
-                low, high = np.array([[each.low, each.high] for each in found]).T
+                found = factorial.effects(runs, rest() + 0.3 * one, LEVEL)
+                truth = np.where([factor == "a" for factor in found], 0.3, 0.0)
+                low, high = np.array([[each.low, each.high] for each in found.values()]).T
                 cover.append((low <= truth) & (high >= truth))
                 width.append(high - low)
             lowest = np.mean(cover, axis=0).min()  # of the four factors
-            return {"wait.effects": (float(lowest), float(np.mean(width)), draws)}
+            return {"factorial.effects": (float(lowest), float(np.mean(width)), draws)}
 
         yield family, family, once
 

@@ -39,15 +39,16 @@ from facepoison.attacks.people import poison_shard
 from facepoison.attacks.presets import ATTACKS
 from facepoison.attacks.similarity import change
 from facepoison.device import batches, generator, pick_device, synchronise
-from facepoison.experiment import role, surrogates_of
+from facepoison.evaluation import Rate
 from facepoison.extractors import Extractor, embed
 from facepoison.extractors.catalog import catalogue, load_extractor
 from facepoison.fine_tuning import END_TO_END, play_round
+from facepoison.game import measure_protection
 from facepoison.pictures import Pictures, to_float
 from facepoison.pictures.splits import first_users, split
 from facepoison.pictures.synthetic import make_pictures
-from facepoison.protection import Rate, protection
-from facepoison.protocol import Data, Setting, choose, embeddings, read_protocol, synthetic_people
+from facepoison.poisoning import role, surrogates_of
+from facepoison.protocol import Data, Setting, choose, embeddings, synthetic_people
 
 Section = dict[str, Any]
 BOTH = ("fawkes_v1_high", "lowkey")
@@ -288,7 +289,7 @@ def people(stage: Stage, setting: Setting) -> Pictures:
         stage.section["rendered_on"] = pick_device("auto").type
         return synthetic_people(setting, "evaluation", setting.people, setting.per_person)
     stage.section["rendered_on"] = "all CPU cores"
-    label, cores = read_protocol()["populations"]["evaluation"], os.cpu_count() or 1
+    label, cores = setting.protocol["populations"]["evaluation"], os.cpu_count() or 1
     part = partial(rendered_part, label, setting.per_person, setting.size, setting.seed)
     cuts = list(batches(setting.people, max(1, setting.people // (4 * cores))))
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
@@ -338,7 +339,7 @@ class Shard:
                 "extractor": name,
                 "year": catalogue()[name].year,
                 "role": role(setting, attack, name),
-                "rate": plain(protection(*self.data.sides(self.clean[name]), published).rate),
+                "rate": plain(measure_protection(*self.data.sides(self.clean[name]), published).rate),
             }
             for (attack, name), published in self.published.items()
         ]
@@ -347,7 +348,7 @@ class Shard:
         """The game with the linear recogniser, on the device that computes."""
         where = pick_device("auto")
         published = {user: each.to(where) for user, each in self.published[attack, name].items()}
-        return protection(*self.data.sides(self.clean[name].to(where)), published, recogniser="linear").rate
+        return measure_protection(*self.data.sides(self.clean[name].to(where)), published, recogniser="linear").rate
 
 
 def blocks(users: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:

@@ -17,7 +17,7 @@ from facepoison.device import device_kind, pick_device, synchronise
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import fine_tune
 from facepoison.pictures.synthetic import make_pictures
-from facepoison.protocol import read_protocol
+from facepoison.protocol import registered
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
 
     device = pick_device(options.device)
     torch.set_num_threads(1)
-    protocol = read_protocol()
+    protocol = registered().protocol
     extractor = load_extractor(protocol["adapting"]["trainer"], options.device)
     pictures = make_pictures(protocol["populations"]["validation"], 20, 4, extractor.contract.size, 1)
 

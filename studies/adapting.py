@@ -10,21 +10,21 @@ from typing import Any
 
 import torch
 
-from facepoison import experiment, shipped, timeline
+from facepoison import end_to_end, game, poisoning, shipped, timeline
 from facepoison.adapt import ROBUST, by_people, harden
 from facepoison.attacks.eot import eot_surrogate
 from facepoison.attacks.lowkey import LOWKEY
 from facepoison.attacks.presets import ATTACKS, find_attack
 from facepoison.attacks.similarity import change
+from facepoison.evaluation import Protection, difference
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import WEIGHTS, load_extractor, record
 from facepoison.extractors.recipes import find_recipe
 from facepoison.extractors.training import training_pictures
+from facepoison.game import among
 from facepoison.pictures import Pictures
-from facepoison.protection import Protection, difference
-from facepoison.protocol import load_data, load_extractors, read_protocol
-from facepoison.wait import among
-from studies.common import RealPeople, Run, crowd_posts, poisoned, registered, script, users_posts, write
+from facepoison.protocol import load_data, load_extractors
+from studies.common import RealPeople, Run, crowd_posts, poisoned, script, users_posts, write
 
 
 def trainers_poisons(run: Run) -> tuple[Pictures, dict[str, Pictures]]:
@@ -32,7 +32,7 @@ def trainers_poisons(run: Run) -> tuple[Pictures, dict[str, Pictures]]:
 
     The people are the same, as many pictures of each.
     """
-    asked, setting = read_protocol()["adapting"], registered()
+    asked, setting = run.setting.protocol["adapting"], run.setting
     data, networks = load_data(setting), load_extractors(setting)
     recipe = replace(find_recipe(asked["trainer"]), identities=asked["people"], held_out=0)
     pixels, _ = training_pictures(recipe, run.scratch / "adapting", "auto", run.say)
@@ -61,16 +61,16 @@ def adaptive(run: Run) -> None:
 
     What each arm's first training ends with goes into ``data/weights``.
     """
-    asked, began = read_protocol()["adapting"], shipped.begin()
+    asked, began = run.setting.protocol["adapting"], shipped.begin()
     start, (clean, poisons) = load_extractor(asked["trainer"]), trainers_poisons(run)
     _, data, posted = crowd_posts(run)
-    before = {attack: experiment.play(data, posts, start) for attack, posts in posted.items()}
+    before = {attack: game.play(data, posts, start) for attack, posts in posted.items()}
     untrained = {"arm": "none", "people": 0, "draws": 0, "seed": 0, "precision": "bfloat16"}
     rows = [_met(untrained, attack, each, each) for attack, each in before.items()]
     asked_for = trainings(asked)
     for place, how in enumerate(asked_for):
         known = {"control": [], "both": asked["attacks"]}.get(how["arm"], [how["arm"]])
-        told = {attack: experiment.first_of(poisons[attack], how["people"]) for attack in known}
+        told = {attack: poisoning.first_of(poisons[attack], how["people"]) for attack in known}
         name = "-".join(map(str, how.values()))
         preset = replace(ROBUST, name=name, draws=how["draws"], bfloat16=how["precision"] == "bfloat16")
         since = time.time()
@@ -78,12 +78,14 @@ def adaptive(run: Run) -> None:
         if place < len(asked["arms"]):
             recipe = asdict(preset) | how | {"after": start.name}
             said: dict[str, object] = {"command": run.command, "recipe": recipe}
-            said |= shipped.provenance(began, time.time() - since) | {"test": timeline.measure_unseen(robust)}
+            said |= shipped.provenance(began, time.time() - since) | {
+                "test": timeline.measure_unseen(run.setting, robust)
+            }
             path = WEIGHTS / f"robust_{how['arm']}.safetensors"
             write_weights(path, robust.network, said, half=True)
             record(path.stem, path)
         for attack, posts in posted.items():
-            rows.append(_met(how, attack, experiment.play(data, posts, robust), before[attack]))
+            rows.append(_met(how, attack, game.play(data, posts, robust), before[attack]))
             run.say(f"{name}, {attack}: {rows[-1]['protection']}")
     write(run, "adaptive", rows, asked, began)
 
@@ -106,7 +108,7 @@ def adaptive_end_to_end(run: Run) -> None:
     The table ``adaptive_end_to_end.json``. Some of the gallery's people, none of them a user, have poisoned pictures
     that the trainer made.
     """
-    asked, began = read_protocol()["adapting_end_to_end"], shipped.begin()
+    asked, began = run.setting.protocol["adapting_end_to_end"], shipped.begin()
     setting, data, posted = crowd_posts(run)
     setting, start = replace(setting, n_retrained=asked["users"]), load_extractor(asked["trainer"])
     preset = replace(ROBUST, name="end to end, adaptive", draws=asked["draws"])
@@ -118,7 +120,7 @@ def adaptive_end_to_end(run: Run) -> None:
     for arm, told in (("none", []), ("both", known)):
         for attack, posts in posted.items():
             what = f"{arm}, {attack}"
-            outcome = experiment.retrain(
+            outcome = end_to_end.retrain(
                 setting,
                 data,
                 posts,
@@ -135,8 +137,8 @@ def adaptive_end_to_end(run: Run) -> None:
 
 def unknown(run: Run) -> None:
     """Adaptive trainers before attacks that they did not train on, and before the user's reply: ``unknown.json``."""
-    asked, began = read_protocol()["unknown"], shipped.begin()
-    arms = read_protocol()["adapting"]
+    asked, began = run.setting.protocol["unknown"], shipped.begin()
+    arms = run.setting.protocol["adapting"]
     start, reply = arms["trainer"], asked["reply"]
     names = [start, *(f"robust_{arm}" for arm in arms["arms"])]
     setting, crowd, crowds_posts = crowd_posts(run)
@@ -158,7 +160,7 @@ def unknown(run: Run) -> None:
     for name, (how, attack, known) in others.items():
         posted[name] = users_posts(run, how, attack, data, known, name)
     public, poisons = trainers_poisons(run)
-    own = experiment.first_of(public, asked["again"])
+    own = poisoning.first_of(public, asked["again"])
     answer = poisoned(run, LOWKEY, own, alone, networks, data.public, "the reply")
     preset = replace(ROBUST, name="once more", draws=asked["draws"])
     told, folder = poisons | {"the reply": answer}, run.scratch / "again"
@@ -168,7 +170,7 @@ def unknown(run: Run) -> None:
     for attack_name, posts in posted.items():
         loud = float(change(data.to_publish(data.users).pixels, posts.pixels).psnr.mean())
         for trainer, extractor in trainers.items():
-            outcome = experiment.play(data, posts, extractor)
+            outcome = game.play(data, posts, extractor)
             row = {"attack": attack_name, "psnr": loud, "trainer": trainer, "protection": outcome.rate}
             rows.append(row | {"due_to_poison": difference(outcome.poisoned, outcome.clean)})
     write(run, "unknown", rows, asked, began)
@@ -182,21 +184,21 @@ def adaptive_real(run: Run, found: RealPeople) -> None:
     """
     began = shipped.begin()
     setting, data, networks = found.setting, found.data, found.extractors
-    asked = read_protocol()["adapting_real"]
+    asked = run.setting.protocol["adapting_real"]
     start, people = networks[asked["trainer"]], data.pictures.identities
     others = [who for who in range(len(data.pictures.names)) if who not in data.users]
     clean = data.pictures.take(torch.cat([(people == who).nonzero().flatten()[: asked["pictures"]] for who in others]))
     attacks = [find_attack(name) for name in asked["attacks"]]
     poisons = {each.name: poisoned(run, each, clean, setting, networks, data.public) for each in attacks}
     posted = {each.name: users_posts(run, setting, each, data, networks) for each in attacks}
-    before = {attack: experiment.play(data, posts, start) for attack, posts in posted.items()}
+    before = {attack: game.play(data, posts, start) for attack, posts in posted.items()}
     rows = [_met({"arm": "none", "rate": 0.0}, attack, each, each) for attack, each in before.items()]
     for rate in asked["rates"]:
         preset = replace(ROBUST, name=f"robust training, rate {rate}", draws=asked["draws"], rate=rate)
         for arm, taught in (("control", {}), ("both", poisons)):
             robust = harden(start, clean, taught, preset, seed=setting.seed, report=run.say)
             for attack, posts in posted.items():
-                outcome = experiment.play(data, posts, robust)
+                outcome = game.play(data, posts, robust)
                 rows.append(_met({"arm": arm, "rate": rate}, attack, outcome, before[attack]))
     inputs = found.said | {"faces": found.said["pictures"], "public_people": len(others)} | asked
     write(run, "adaptive_real", rows, inputs, began)

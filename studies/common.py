@@ -10,21 +10,21 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import fingerprint
-from facepoison import experiment, shipped, timeline
+from facepoison import poisoning, shipped, timeline
 from facepoison.attacks.base import Attack
 from facepoison.attacks.people import poison_people
 from facepoison.attacks.presets import find_attack
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
-from facepoison.protocol import Data, Setting, choose, load_data, load_extractors, read_protocol
+from facepoison.protocol import Data, Setting, choose, load_data, load_extractors, registered
 from facepoison.shards import Pool, cluster, processes
 
 SCRATCH = fingerprint.LIB.parent / "_build" / "training"
@@ -41,30 +41,27 @@ class Run:
         say: Receives lines on how it goes.
         scratch: Folder that long computations resume from.
         pool: Who computes what consists of independent shards; by default this process, one after the other.
+        setting: The registered one, which holds the protocol.
     """
 
     command: str
     say: Callable[[str], None]
     scratch: Path
     pool: Pool | None = None
+    setting: Setting = field(default_factory=registered)
 
 
-def registered() -> Setting:
-    """The setting that the book's results are registered at."""
-    return choose(**read_protocol()["registered"])
-
-
-def crowd_setting() -> Setting:
-    """The registered setting with the protocol's crowd as people, all of them users."""
-    asked = read_protocol()["crowd"]
-    return replace(registered(), people=asked["people"], per_person=asked["pictures"], n_users=asked["people"])
+def crowd_setting(setting: Setting) -> Setting:
+    """A setting with the protocol's crowd as people, all of them users."""
+    asked = setting.protocol["crowd"]
+    return replace(setting, people=asked["people"], per_person=asked["pictures"], n_users=asked["people"])
 
 
 def crowd_posts(run: Run) -> tuple[Setting, Data, dict[str, Pictures]]:
     """The crowd, and what each of it publishes by attack."""
-    setting = crowd_setting()
+    setting = crowd_setting(run.setting)
     data, networks = load_data(setting), load_extractors(setting)
-    attacks = read_protocol()["crowd"]["attacks"]
+    attacks = run.setting.protocol["crowd"]["attacks"]
     return setting, data, {name: users_posts(run, setting, find_attack(name), data, networks) for name in attacks}
 
 
@@ -85,7 +82,7 @@ def poisoned(
     called: str = "",
 ) -> Pictures:
     """People's pictures, poisoned on a setting's surrogates with its seed; see ``poison_people``."""
-    surrogates = [networks[name] for name in experiment.surrogates_of(setting, attack)]
+    surrogates = [networks[name] for name in poisoning.surrogates_of(setting, attack)]
     progress = counting(run, called or attack.title, "pictures")
     return poison_people(attack, people, surrogates, seed=setting.seed, public=public, progress=progress, pool=run.pool)
 
@@ -126,10 +123,11 @@ class RealPeople:
     said: dict[str, object]
 
 
-def real_people(faces: Path, source: str, extractors: Path | None = None) -> RealPeople:
-    """The people of a folder, as the registered setting would take them.
+def real_people(like: Setting, faces: Path, source: str, extractors: Path | None = None) -> RealPeople:
+    """The people of a folder, as a setting would take them.
 
     Args:
+        like: The setting.
         faces: Folder of pictures, a sub-folder for each person.
         source: What these pictures are, in words.
         extractors: Folder of extractors, if not ``models`` beside the pictures.
@@ -137,8 +135,7 @@ def real_people(faces: Path, source: str, extractors: Path | None = None) -> Rea
     Raises:
         InputError: there is no such folder, or no extractor.
     """
-    registry = read_protocol()["registered"]
-    setting = choose(registry["profile"], str(faces), registry["seed"], str(extractors) if extractors else "")
+    setting = choose(like.profile, str(faces), like.seed, str(extractors) if extractors else "")
     if setting.extractors is None:
         raise InputError(f"{faces}: no folder 'models' beside it: give one of extractors")
     data = load_data(setting)
@@ -222,7 +219,7 @@ def script(
             elif given.faces is None or not given.source:
                 raise InputError(f"study {given.study}: give --faces FOLDER and --source 'what they are'")
             else:
-                people = real_people(given.faces, given.source, given.extractors)
+                people = real_people(run.setting, given.faces, given.source, given.extractors)
                 study(replace(run, command=f"{command} --faces FOLDER"), people)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

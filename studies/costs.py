@@ -10,23 +10,22 @@ from typing import Any
 
 import torch
 
-from facepoison import detect, experiment, shipped, together
+from facepoison import detect, game, shipped
+from facepoison.evaluation import Answers, Protection, difference, rate
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import split
-from facepoison.protection import Answers, Protection, difference, rate
-from facepoison.protocol import Data, load_data, read_protocol, synthetic_people
-from facepoison.sift import sift
-from studies.common import Run, registered, script, write
+from facepoison.protocol import Data, Setting, load_data, synthetic_people
+from facepoison.trainer import believed, cascade, others_distances, quarantine, top_two
+from studies.common import Run, script, write
 from studies.detecting import scored
 
 Answer = Callable[[Data], Answers]
 
 
-def galleries(asked: Mapping[str, Any]) -> list[Data]:
+def galleries(setting: Setting, asked: Mapping[str, Any]) -> list[Data]:
     """The people of the protocol's ``costs``, cut into galleries, everybody a user who poisons nothing."""
-    setting = registered()
     whole = synthetic_people(setting, "costs", *asked["people"])
     people = asked["people"][0] // asked["galleries"]
     public, found = load_data(setting).public, []
@@ -45,15 +44,18 @@ def unpoisoned(data: Data) -> Pictures:
 
 def alone(data: Data, extractor: Extractor) -> Protection:
     """A gallery before one extractor, 1-NN."""
-    return experiment.play(data, unpoisoned(data), extractor)
+    return game.play(data, unpoisoned(data), extractor)
 
 
 def joined(parts: list[Answers]) -> Answers:
     """The answers of several galleries as of one: everybody keeps a number of their own."""
     step = 1 + max(int(part.user.max()) for part in parts)
-    moved = [replace(part, user=part.user + place * step) for place, part in enumerate(parts)]
-    names = ("user", "probe", "true", "predicted", "distance")
-    return Answers(*(torch.cat([getattr(part, name) for part in moved]) for name in names))
+    rows = [
+        (part.user + place * step, part.probe, part.true, part.predicted[:, : part.k], part.distance[:, : part.k])
+        for place, part in enumerate(parts)
+    ]
+    user, probe, true, predicted, distance = map(torch.cat, zip(*rows, strict=True))
+    return Answers(user, probe, true, predicted, distance, parts[0].k)
 
 
 def ways(asked: Mapping[str, Any]) -> dict[str, Answer]:
@@ -69,21 +71,18 @@ def ways(asked: Mapping[str, Any]) -> dict[str, Answer]:
     )
     score = scored(detect.load_detector("network"))
 
-    def two(data: Data, combine: together.Combine) -> Answers:
-        return together.together(alone(data, accurate), alone(data, robust), combine).clean
-
     def fall_back(data: Data) -> Answers:
-        far = together.others_distances(replace(data, users=()), accurate)  # nobody here is a user
-        return two(data, together.fall_back(together.believed(asked["believed"], far)))
+        far = others_distances(replace(data, users=()), accurate)  # nobody here is a user
+        return cascade(alone(data, accurate), alone(data, robust), believed(asked["believed"], far)).clean
 
     def flagged(data: Data, network: Extractor | None) -> Answers:
         flags, places = score(data.pictures.pixels) > limit, torch.cat([data.gallery_of(user) for user in data.users])
-        return sift(data, unpoisoned(data), flags, flags[places], accurate, network).clean
+        return quarantine(data, unpoisoned(data), flags, flags[places], accurate, network).clean
 
     return {
         "accurate": lambda data: alone(data, accurate).clean,
         **{name: partial(lambda data, name: alone(data, networks[name]).clean, name=name) for name in asked["robust"]},
-        "top two": partial(two, combine=together.top_two),
+        "top two": lambda data: top_two(alone(data, accurate), alone(data, robust)).clean,
         "fall back": fall_back,
         "drop": partial(flagged, network=None),
         "set aside": partial(flagged, network=robust),
@@ -92,8 +91,8 @@ def ways(asked: Mapping[str, Any]) -> dict[str, Answer]:
 
 def costs(run: Run) -> None:
     """The clean error with each of the trainer's answers to poison, less that without any: ``costs.json``."""
-    asked, began = read_protocol()["costs"], shipped.begin()
-    found, rows = galleries(asked), []
+    asked, began = run.setting.protocol["costs"], shipped.begin()
+    found, rows = galleries(run.setting, asked), []
     usual: Answers | None = None
     for name, answer in ways(asked).items():
         clean = joined([answer(data) for data in found])

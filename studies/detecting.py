@@ -13,23 +13,23 @@ import torch
 from torch import Tensor
 
 import fingerprint
-from facepoison import calibration, detect, experiment, shipped, store, wait
+from facepoison import calibration, detect, game, poisoning, shipped, store
 from facepoison.attacks.lowkey import LOWKEY, LowKey, lowkey
 from facepoison.attacks.presets import find_attack, title_of
 from facepoison.attacks.similarity import change
 from facepoison.baselines import Baseline, baseline_scores, train_baseline
 from facepoison.detect import NETWORK, PLAIN, RESIDUAL, Detector, DetectorRecipe, train_detector
 from facepoison.device import batches
+from facepoison.evaluation import difference, share
 from facepoison.extractors import Extractor
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.transforms import TRANSFORMATIONS, transform
-from facepoison.protection import difference, share
-from facepoison.protocol import Data, load_data, load_extractors, read_protocol, synthetic_people
+from facepoison.protocol import Data, load_data, load_extractors, registered, synthetic_people
 from facepoison.shards import Shard, compute
-from facepoison.sift import sift
-from studies.common import Run, counting, crowd_setting, poisoned, registered, script, write
+from facepoison.trainer import quarantine
+from studies.common import Run, counting, crowd_setting, poisoned, script, write
 
 BASELINES: tuple[Baseline, ...] = ("linear baseline", "boosted trees")
 SHIPPED = {NETWORK.name: "network", RESIDUAL.name: "residual"}
@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 def people_of(population: str) -> Pictures:
     """Clean pictures of one of the populations that only detection knows."""
-    return synthetic_people(registered(), population, *read_protocol()["detecting"][population])
+    return synthetic_people(registered(), population, *registered().protocol["detecting"][population])
 
 
 def taught_poisons(run: Run, chosen: Mapping[str, Any] | None = None) -> dict[str, Pictures]:
@@ -54,7 +54,7 @@ def taught_poisons(run: Run, chosen: Mapping[str, Any] | None = None) -> dict[st
         chosen: Section of the protocol whose ``poisoned`` says by which attacks, of how many people and pictures; by
             default ``detecting``.
     """
-    asked, setting = read_protocol()["detecting"], registered()
+    asked, setting = run.setting.protocol["detecting"], run.setting
     setting = replace(setting, surrogates=tuple(asked["surrogates"]))
     networks, public = {name: load_extractor(name) for name in setting.surrogates}, load_data(setting).public
     made = {}
@@ -67,12 +67,12 @@ def first_taught(people: int, pictures: int) -> Pictures:
     """The first clean pictures of the first people whom detectors are taught with."""
     everybody = people_of("taught")
     place = torch.arange(len(everybody)) % (len(everybody) // len(everybody.names))
-    return experiment.first_of(everybody.take(place < pictures), people)
+    return poisoning.first_of(everybody.take(place < pictures), people)
 
 
 def users_poisons(run: Run) -> dict[str, Pictures]:
     """By attack what the first of the crowd post, all of their pictures; weaker attacks by fewer of them."""
-    asked, setting = read_protocol()["detecting"], crowd_setting()
+    asked, setting = run.setting.protocol["detecting"], crowd_setting(run.setting)
     data, networks = load_data(setting), load_extractors(setting)
     posted = {}
     for attack in ("fawkes_v1_high", "lowkey", *asked["weaker"]):
@@ -121,13 +121,13 @@ def learnt(
     run: Run, recipe: DetectorRecipe, clean: Tensor, poisons: Mapping[str, Tensor], start: Detector | None = None
 ) -> Detector:
     """A network trained by a recipe on pictures; resumes from a file under ``run.scratch``."""
-    how = {"seed": registered().seed, "start": start, "scratch": run.scratch / "detecting", "report": run.say}
+    how = {"seed": run.setting.seed, "start": start, "scratch": run.scratch / "detecting", "report": run.say}
     return train_detector(clean, poisons, recipe, **how)  # type: ignore[arg-type]
 
 
 def detectors(run: Run) -> None:
     """The networks that come with the book, into ``data/detectors``."""
-    asked = read_protocol()["detecting"]
+    asked = run.setting.protocol["detecting"]
     for name, file in SHIPPED.items():
         began = shipped.begin()
         lesson = lessons(asked)[name]
@@ -268,14 +268,14 @@ def detecting(run: Run) -> None:
     ``detecting_honest`` whom one threshold for all of them flags, ``detecting_accounts`` ten pictures against one,
     ``detecting_roc`` points of curves.
     """
-    asked, began = read_protocol()["detecting"], shipped.begin()
+    asked, began = run.setting.protocol["detecting"], shipped.begin()
     poisons = {attack: each.pixels for attack, each in taught_poisons(run).items()}
     clean, posted = people_of("taught").pixels, users_poisons(run)
     networks = {name: taught(run, lesson) for name, lesson in lessons(asked).items()}
     networks |= {name: detect.load_detector(file) for name, file in SHIPPED.items()}
     baselines = {
         kind: train_baseline(
-            kind, clean, poisons, transformed=NETWORK.transformed, times=TAKEN_TIMES, seed=registered().seed
+            kind, clean, poisons, transformed=NETWORK.transformed, times=TAKEN_TIMES, seed=run.setting.seed
         )
         for kind in BASELINES
     }
@@ -335,8 +335,8 @@ def detecting(run: Run) -> None:
 def shipped_posts() -> dict[str, Pictures]:
     """By attack the poisons that come with the book."""
     setting = registered()
-    data, networks, attacks = load_data(setting), load_extractors(setting), read_protocol()["detecting"]["attacks"]
-    return {name: experiment.poison_users(setting, find_attack(name), data, networks) for name in attacks}
+    data, networks, attacks = load_data(setting), load_extractors(setting), setting.protocol["detecting"]["attacks"]
+    return {name: poisoning.poison_users(setting, find_attack(name), data, networks) for name in attacks}
 
 
 def calibrations(run: Run) -> None:
@@ -381,8 +381,8 @@ def _crossed_transformed(run: Run, table: str, recipe: DetectorRecipe) -> None:
         recipe: How the networks learn, but for the number of draws.
     """
     began = shipped.begin()
-    asked = read_protocol()["detecting_crossed_transformed"] | read_protocol()[table]
-    whole, posted = read_protocol()["detecting"], shipped_posts()
+    asked = run.setting.protocol["detecting_crossed_transformed"] | run.setting.protocol[table]
+    whole, posted = run.setting.protocol["detecting"], shipped_posts()
     poisons = {attack: each.pixels for attack, each in taught_poisons(run, asked).items()}
     recipe, every = replace(recipe, draws=asked["draws"]), tuple(poisons)
     by_name: dict[str, Score] = {}
@@ -399,17 +399,17 @@ def detecting_both(run: Run) -> None:
 
     Into ``detecting_both.json``. Asked about are the poisons that come with the book, after every transformation.
     """
-    asked, began = read_protocol()["detecting_both"], shipped.begin()
+    asked, began = run.setting.protocol["detecting_both"], shipped.begin()
     posted, thresholds, honest = shipped_posts(), people_of("thresholds"), people_of("honest")
     answers = ask(run, shipped_networks(), thresholds, honest, posted, {})
-    allowed = read_protocol()["detecting"]["allowed"]
+    allowed = run.setting.protocol["detecting"]["allowed"]
     write(run, "detecting_both", table_of(answers, posted, honest, allowed), asked, began)
 
 
 def shipped_networks() -> dict[str, Score]:
     """The networks that come with the book, each and then together, by what tables call them."""
     by_name = {name: scored(detect.load_detector(file)) for name, file in SHIPPED.items()}
-    return by_name | {read_protocol()["detecting_both"]["together"]: mean_of(*by_name.values())}
+    return by_name | {registered().protocol["detecting_both"]["together"]: mean_of(*by_name.values())}
 
 
 def mean_of(*scores: Score) -> Score:
@@ -422,8 +422,8 @@ def detecting_strangers(run: Run) -> None:
 
     At the thresholds of ``detecting``, and for both networks at once at those of ``detecting_both``.
     """
-    asked, began = read_protocol()["detecting_strangers"], shipped.begin()
-    clean = synthetic_people(registered(), "strangers", *asked["people"])
+    asked, began = run.setting.protocol["detecting_strangers"], shipped.begin()
+    clean = synthetic_people(run.setting, "strangers", *asked["people"])
     score = shipped_networks()
     limits = {
         (row["detector"], row["transformation"], row["allowed"]): row["threshold"]
@@ -563,9 +563,9 @@ def sifted(
     for attack, each in posted.items():
         posts = at_gallery(data, each)
         some = replace(data, users=posts.people)
-        met = {"nothing leaked": posts, "one leaked": wait.leaked(some, posts, how.leaked, registered().seed)}
-        plain = experiment.play(some, posts, how.accurate)
-        for policy, outcome in (("nothing", plain), ("robust for all", experiment.play(some, posts, how.robust))):
+        met = {"nothing leaked": posts, "one leaked": game.leaked(some, posts, how.leaked, run.setting.seed)}
+        plain = game.play(some, posts, how.accurate)
+        for policy, outcome in (("nothing", plain), ("robust for all", game.play(some, posts, how.robust))):
             row = {"attack": attack, "policy": policy, "leak": "nothing leaked", "allowed": 0.0}  # no detector
             yield row | {"protection": outcome.rate, "paid": difference(outcome.clean, plain.clean)}
         for leak, published in met.items():
@@ -573,7 +573,7 @@ def sifted(
                 limit = detect.threshold(thresholds, allowed)
                 flags = clean > limit, score(published.pixels) > limit
                 for policy, network in (("drop", None), ("set aside", how.robust)):
-                    outcome = sift(some, published, *flags, how.accurate, network)
+                    outcome = quarantine(some, published, *flags, how.accurate, network)
                     row = {"attack": attack, "policy": policy, "leak": leak, "allowed": allowed}
                     yield row | {"protection": outcome.rate, "paid": difference(outcome.clean, plain.clean)}
         run.say(f"{attack}: sifted")
@@ -581,8 +581,8 @@ def sifted(
 
 def sifting(run: Run) -> None:
     """A detector in front of the recogniser, over thresholds: ``sifting.json``."""
-    asked, began = read_protocol()["sifting"], shipped.begin()
-    data = load_data(crowd_setting())
+    asked, began = run.setting.protocol["sifting"], shipped.begin()
+    data = load_data(crowd_setting(run.setting))
     posted = users_poisons(run)
     score = scored(detect.load_detector("network"))
     how = Sifting(load_extractor(asked["trainer"]), load_extractor(asked["robust"]), asked["allowed"], asked["leaked"])
@@ -624,9 +624,7 @@ def craft_replies(
     run: Run, clean: Pictures, surrogates: Sequence[Extractor], network: Detector, asked: Mapping[str, Any]
 ) -> Pictures:
     """``evading_shard`` of each person's pictures, with a line for each."""
-    shards = [
-        evading_shard(clean.of(who).pixels, surrogates, network, asked, registered().seed) for who in clean.people
-    ]
+    shards = [evading_shard(clean.of(who).pixels, surrogates, network, asked, run.setting.seed) for who in clean.people]
     progress, done = counting(run, "evading", "people"), itertools.count(1)
     made = compute(shards, run.pool, lambda _: progress(next(done), len(shards)))
     return replace(clean, pixels=torch.cat([kept.arrays["pixels"] for kept in made]))
@@ -654,7 +652,7 @@ def replies(
     """
     for name, posts in published.items():
         who, clean = posts.identities, data.to_publish(posts.people)
-        row: Row = {"posted": name, "protection": experiment.play(data, posts, extractor).rate}
+        row: Row = {"posted": name, "protection": game.play(data, posts, extractor).rate}
         row["psnr"] = float(change(clean.pixels, posts.pixels).psnr.mean())
         for detector, score in detectors.items():
             for each in allowed:
@@ -666,12 +664,12 @@ def replies(
 
 def evading(run: Run) -> None:
     """LowKey that also fools the detector, and the detector that learns from it: ``evading.json``."""
-    asked, began = read_protocol()["evading"], shipped.begin()
-    whole, setting = read_protocol()["detecting"], crowd_setting()
+    asked, began = run.setting.protocol["evading"], shipped.begin()
+    whole, setting = run.setting.protocol["detecting"], crowd_setting(run.setting)
     data, network = load_data(setting), detect.load_detector("network")
     users = data.users[: asked["users"]]
     usual = at_gallery(data, users_poisons(run)["lowkey"])
-    data, usual = wait.among(data, usual, data.users, users)
+    data, usual = game.among(data, usual, data.users, users)
     surrogates = [load_extractor(name) for name in setting.surrogates]
     reply = craft_replies(run, data.to_publish(usual.people), surrogates, network, asked)
     known = first_taught(asked["people"], whole["poisoned"]["lowkey"][1])
@@ -682,7 +680,7 @@ def evading(run: Run) -> None:
     again = learnt(run, recipe, people_of("taught").pixels, poisons, network)
     detectors = {each.name: scored(each) for each in (network, detect.load_detector("residual"), again)}
     published = {"lowkey": usual, "lowkey that evades": reply}
-    extractor = load_extractor(read_protocol()["sifting"]["trainer"])
+    extractor = load_extractor(run.setting.protocol["sifting"]["trainer"])
     clean = people_of("thresholds").pixels, people_of("honest")
     write(run, "evading", list(replies(data, published, detectors, *clean, extractor, whole["allowed"])), asked, began)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facepoison import detect, shipped, wait
+from facepoison import detect, game, shipped
 from facepoison.adapt import ROBUST, harden
 from facepoison.attacks.presets import find_attack, title_of
 from facepoison.baselines import baseline_scores, train_baseline
@@ -18,7 +18,7 @@ from facepoison.detect import NETWORK, RESIDUAL, Detector, DetectorRecipe
 from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import first_users, split
-from facepoison.protocol import Data, Setting, read_protocol
+from facepoison.protocol import Data, Setting
 from studies.common import RealPeople, Run, poisoned, script, write
 from studies.detecting import (
     BASELINES,
@@ -86,7 +86,7 @@ class Stage:
 
 def stage(run: Run, found: RealPeople) -> Stage:
     """Real people in their roles, and what the trainer teaches detectors with."""
-    asked, pictures = read_protocol()["detecting_real"], found.data.pictures
+    asked, pictures = run.setting.protocol["detecting_real"], found.data.pictures
     who = roles(pictures, asked["taught"], found.setting.seed)
     trainer = replace(found.setting, surrogates=tuple(asked["surrogates"]))
     told = _poisoned(run, found, trainer, asked["attacks"], who.taught, asked["poisoned"])
@@ -102,7 +102,7 @@ def detecting_real(run: Run, found: RealPeople) -> None:
     ``sifting_real`` what a trainer does with it. Thresholds are set on public people's clean pictures. Beside the
     networks taught on photographs stand those that learnt from synthetic faces.
     """
-    began, asked, whole = shipped.begin(), read_protocol()["detecting_real"], read_protocol()["detecting"]
+    began, asked, whole = shipped.begin(), run.setting.protocol["detecting_real"], run.setting.protocol["detecting"]
     setting, public, set_up = found.setting, found.data.public, stage(run, found)
     honest = set_up.honest
     posts = _poisoned(run, found, setting, asked["attacks"], set_up.who.asked, asked["asked"])
@@ -139,12 +139,12 @@ def detecting_real_weaker(run: Run, found: RealPeople) -> None:
 
     As ``detecting_real``, untransformed and after its one JPEG quality.
     """
-    began, asked, set_up = shipped.begin(), read_protocol()["detecting_real_weaker"], stage(run, found)
-    whole, honest = read_protocol()["detecting_real"], set_up.honest
+    began, asked, set_up = shipped.begin(), run.setting.protocol["detecting_real_weaker"], stage(run, found)
+    whole, honest = run.setting.protocol["detecting_real"], set_up.honest
     posts = _poisoned(run, found, found.setting, asked["attacks"], set_up.who.asked, asked["asked"])
     taught = [_network(run, set_up, whole, RESIDUAL, start=start) for start in (None, SHIPPED[RESIDUAL.name])]
     detectors = {network.name: scored(network) for network in taught}
-    transformations = ("untransformed", read_protocol()["detecting"]["transformed"])
+    transformations = ("untransformed", run.setting.protocol["detecting"]["transformed"])
     answers = ask(run, detectors, found.data.public, honest, posts, dict.fromkeys(detectors, transformations))
     rows = table_of(answers, posts, honest, whole["allowed"])
     write(run, "detecting_real_weaker", rows, _inputs(found, set_up) | asked, began)
@@ -152,8 +152,8 @@ def detecting_real_weaker(run: Run, found: RealPeople) -> None:
 
 def detecting_real_both(run: Run, found: RealPeople) -> None:
     """Both networks that went on from synthetic faces, at once: ``detecting_real_both.json``. As ``detecting_real``."""
-    began, asked, set_up = shipped.begin(), read_protocol()["detecting_real_both"], stage(run, found)
-    whole, honest = read_protocol()["detecting_real"], set_up.honest
+    began, asked, set_up = shipped.begin(), run.setting.protocol["detecting_real_both"], stage(run, found)
+    whole, honest = run.setting.protocol["detecting_real"], set_up.honest
     posts = _poisoned(run, found, found.setting, whole["attacks"], set_up.who.asked, whole["asked"])
     taught = [_network(run, set_up, whole, like, start=SHIPPED[like.name]) for like in (NETWORK, RESIDUAL)]
     detectors = {f"{asked['together']}, {CARRIED}": mean_of(*map(scored, taught))}
@@ -164,12 +164,12 @@ def detecting_real_both(run: Run, found: RealPeople) -> None:
 
 def evading_real(run: Run, found: RealPeople) -> None:
     """The user's reply on photographs, and the network that learns from it: ``evading_real.json``."""
-    began, asked, set_up = shipped.begin(), read_protocol()["evading_real"], stage(run, found)
-    whole, setting = read_protocol()["detecting_real"], found.setting
+    began, asked, set_up = shipped.begin(), run.setting.protocol["evading_real"], stage(run, found)
+    whole, setting = run.setting.protocol["detecting_real"], found.setting
     posted = _poisoned(run, found, setting, ["lowkey"], set_up.who.asked, whole["asked"])["lowkey"]
     some = _first_pictures(found.data, whole["asked"], setting)
     everybody, users = range(len(some.pictures.names)), set_up.who.asked[: asked["users"]]
-    some, usual = wait.among(some, at_gallery(some, posted), everybody, users)
+    some, usual = game.among(some, at_gallery(some, posted), everybody, users)
     network = _network(run, set_up, whole, RESIDUAL, start=SHIPPED[RESIDUAL.name])
     surrogates = [found.extractors[name] for name in setting.surrogates]
     reply = craft_replies(run, some.to_publish(usual.people), surrogates, network, asked)
@@ -248,7 +248,7 @@ def _detectors(run: Run, set_up: Stage, asked: Mapping[str, Any]) -> dict[str, S
     for attack in set_up.told:  # from nothing: the networks that know synthetic faces have met every attack
         network = _network(run, set_up, asked, RESIDUAL, only=attack)
         found[network.name] = scored(network)
-    seed, clean = read_protocol()["registered"]["seed"], set_up.taught.pixels
+    seed, clean = run.setting.protocol["registered"]["seed"], set_up.taught.pixels
     poisons = {attack: each.pixels for attack, each in set_up.told.items()}
     for kind in BASELINES:
         plain = train_baseline(kind, clean, poisons, transformed=NETWORK.transformed, times=TAKEN_TIMES * 3, seed=seed)

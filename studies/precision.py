@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from facepoison import shipped, timeline
@@ -11,7 +12,6 @@ from facepoison.extractors.cards import read_card
 from facepoison.extractors.catalog import find_entry
 from facepoison.extractors.recipes import find_recipe
 from facepoison.extractors.training import train
-from facepoison.protocol import read_protocol
 from studies.common import Run, script, write
 
 TESTED: tuple[Literal["rank_1", "tar"], ...] = ("rank_1", "tar")
@@ -19,11 +19,12 @@ TESTED: tuple[Literal["rank_1", "tar"], ...] = ("rank_1", "tar")
 
 def precision(run: Run) -> None:
     """Own extractors trained in float32 beside what training them in bfloat16 gave: ``precision.json``."""
-    asked, began = read_protocol()["precision"], shipped.begin()
+    asked, began = run.setting.protocol["precision"], shipped.begin()
     rows: list[dict[str, Any]] = []
+    measure = partial(timeline.measure_unseen, run.setting)
     for name in asked["extractors"]:
         recipe = replace(find_recipe(name), bfloat16=False)
-        card = train(recipe, run.scratch / "precision", run.scratch, timeline.measure_unseen, report=run.say)
+        card = train(recipe, run.scratch / "precision", run.scratch, measure, report=run.say)
         for how, each in (("bfloat16", read_card(find_entry(name))), ("float32", card)):
             rates = {what: timeline.tested(each, what) for what in TESTED}
             rows.append({"extractor": name, "precision": how} | rates)

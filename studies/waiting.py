@@ -11,23 +11,24 @@ from typing import Any
 
 import torch
 
-from facepoison import experiment, shipped, timeline
+from facepoison import end_to_end, game, poisoning, shipped, timeline
 from facepoison.attacks.lowkey import LOWKEY
 from facepoison.attacks.presets import find_attack
 from facepoison.attacks.similarity import change
 from facepoison.device import pick_device
+from facepoison.evaluation import rank_one
 from facepoison.extractors import Extractor
 from facepoison.extractors.architectures import ARCHITECTURES
 from facepoison.extractors.catalog import find_entry, load_extractor
 from facepoison.extractors.recipes import STRONG, Recipe, find_recipe
 from facepoison.extractors.training import rank_1, snapshot, train_network, training_pictures
-from facepoison.protection import rank_one
-from facepoison.protocol import embeddings, load_data, load_extractors, read_protocol
+from facepoison.factorial import CHANGES, half_factorial
+from facepoison.game import among
+from facepoison.protocol import embeddings, load_data, load_extractors
 from facepoison.recognition import Recogniser
 from facepoison.shards import Shard, compute
 from facepoison.store import Arrays, Kept, held, of_weights
-from facepoison.wait import CHANGES, among, half_factorial
-from studies.common import SCRATCH, RealPeople, Run, counting, crowd_posts, registered, script, users_posts, write
+from studies.common import SCRATCH, RealPeople, Run, counting, crowd_posts, script, users_posts, write
 
 FACTORS = tuple(CHANGES)
 RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
@@ -35,14 +36,14 @@ RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
 
 def end_to_end_later(run: Run) -> None:
     """Users' old pictures before trainers who fine-tune a later extractor on them: ``end_to_end_later.json``."""
-    asked, began = read_protocol()["waiting"], shipped.begin()
-    setting = replace(registered(), n_retrained=asked["end_to_end_users"])
+    asked, began = run.setting.protocol["waiting"], shipped.begin()
+    setting = replace(run.setting, n_retrained=asked["end_to_end_users"])
     data, networks = load_data(setting), load_extractors(setting)
     rows = []
     for attack in asked["end_to_end_attacks"]:
-        posts = experiment.poison_users(setting, find_attack(attack), data, networks)
+        posts = poisoning.poison_users(setting, find_attack(attack), data, networks)
         for name in asked["end_to_end"]:
-            outcome = experiment.retrain(
+            outcome = end_to_end.retrain(
                 setting,
                 data,
                 posts,
@@ -64,8 +65,8 @@ def end_to_end_later(run: Run) -> None:
 
 def more_surrogates(run: Run) -> None:
     """LowKey made on one, two and more surrogates, before every extractor: ``more_surrogates.json``."""
-    asked, began = read_protocol()["waiting"], shipped.begin()
-    setting = replace(registered(), surrogates=tuple(asked["surrogates"]))
+    asked, began = run.setting.protocol["waiting"], shipped.begin()
+    setting = replace(run.setting, surrogates=tuple(asked["surrogates"]))
     data, trainers = load_data(setting), timeline.timeline(setting)
     data = replace(data, users=data.users[: asked["surrogate_users"]])
     rows = []
@@ -75,7 +76,7 @@ def more_surrogates(run: Run) -> None:
         loud = float(change(data.to_publish(data.users).pixels, posts.pixels).psnr.mean())
         for name, extractor in trainers.items():
             row = {"surrogates": n, "psnr": loud, "extractor": name, "white_box": name in setting.surrogates[:n]}
-            rows.append(row | {"protection": experiment.play(data, posts, extractor).rate})
+            rows.append(row | {"protection": game.play(data, posts, extractor).rate})
     write(run, "more_surrogates", rows, asked, began)
 
 
@@ -85,8 +86,8 @@ def carrying(run: Run) -> None:
     Sixteen small extractors are trained, in half of a factorial in four factors from two seeds; the poison is made on
     one surrogate that is none of them.
     """
-    asked, began = read_protocol()["carrying"], shipped.begin()
-    setting = replace(registered(), surrogates=(asked["surrogate"],))
+    asked, began = run.setting.protocol["carrying"], shipped.begin()
+    setting = replace(run.setting, surrogates=(asked["surrogate"],))
     data, networks = load_data(setting), {asked["surrogate"]: load_extractor(asked["surrogate"])}
     data = replace(data, users=data.users[: asked["users"]])
     attacks = [replace(find_attack(name), extractors=1) for name in asked["attacks"]]  # type: ignore[type-var]
@@ -101,8 +102,8 @@ def carrying(run: Run) -> None:
         extractor, accuracy = _extractor(shard, kept)
         row: dict[str, object] = {**levels, "seed": seed, "training_rank_1": accuracy}
         for name, posts in posted.items():
-            row[f"{name}_cosine"] = float(experiment.carried_over(extractor, clean, posts.pixels).mean())
-            row[f"{name}_protection"] = experiment.play(data, posts, extractor).rate
+            row[f"{name}_cosine"] = float(poisoning.own_cosines(extractor, clean, posts.pixels).mean())
+            row[f"{name}_protection"] = game.play(data, posts, extractor).rate
         rows.append(row)
     write(run, "carrying", rows, asked, began)
 
@@ -162,13 +163,13 @@ def crowd(run: Run) -> None:
 
     And the same few users among fewer people and more: ``crowd_size.json``.
     """
-    asked, began = read_protocol()["crowd"], shipped.begin()
+    asked, began = run.setting.protocol["crowd"], shipped.begin()
     setting, data, posted = crowd_posts(run)
     rows = []
     for attack, posts in posted.items():
         for name, extractor in timeline.timeline(setting).items():
-            outcome = experiment.play(data, posts, extractor)
-            row = {"attack": attack, "extractor": name, "role": experiment.role(setting, attack, name)}
+            outcome = game.play(data, posts, extractor)
+            row = {"attack": attack, "extractor": name, "role": poisoning.role(setting, attack, name)}
             rows.append(row | {"protection": outcome.rate, "by_user": outcome.poisoned.by_user.tolist()})
             run.say(f"{attack}, {name}: {outcome.rate.value:.3f}")
     write(run, "crowd", rows, asked, began)
@@ -177,7 +178,7 @@ def crowd(run: Run) -> None:
         for n in asked["sizes"]:
             few, few_posts = among(data, posts, data.users[:n], data.users[: asked["size_users"]])
             for name in asked["size_extractors"]:
-                rate = experiment.play(few, few_posts, load_extractor(name)).rate
+                rate = game.play(few, few_posts, load_extractor(name)).rate
                 rows.append({"attack": attack, "people": n, "extractor": name, "protection": rate})
     write(run, "crowd_size", rows, asked, began)
 
@@ -189,7 +190,7 @@ def real(run: Run, found: RealPeople) -> None:
     """
     began = shipped.begin()
     setting, data, networks = found.setting, found.data, found.extractors
-    asked = read_protocol()["real"] | found.said
+    asked = run.setting.protocol["real"] | found.said
     years = {name: find_entry(name).year for name in networks}
     ranks = []
     for seed in asked["seeds"]:
@@ -200,14 +201,14 @@ def real(run: Run, found: RealPeople) -> None:
             row = {"extractor": name, "year": years[name], "sha256": network.sha256, "seed": seed}
             ranks.append(row | {"rank_1": rank})
     rows = []
-    for attack in read_protocol()["real"]["attacks"]:
+    for attack in run.setting.protocol["real"]["attacks"]:
         posts = users_posts(run, setting, find_attack(attack), data, networks)
         loud = float(change(data.to_publish(data.users).pixels, posts.pixels).psnr.mean())
         for name, network in networks.items():
-            role = experiment.role(setting, attack, name)
+            role = poisoning.role(setting, attack, name)
             for recogniser in RECOGNISERS:
                 row = {"attack": attack, "extractor": name, "year": years[name], "role": role, "psnr": loud}
-                rate = experiment.play(data, posts, network, recogniser=recogniser).rate
+                rate = game.play(data, posts, network, recogniser=recogniser).rate
                 rows.append(row | {"recogniser": recogniser, "protection": rate})
     write(run, "real_recognisers", ranks, asked, began)
     write(run, "real_waiting", rows, asked, began)

@@ -14,16 +14,16 @@ from facepoison.attacks.presets import find_attack
 from facepoison.attacks.similarity import Change, change
 from facepoison.detect import Detector, DetectorRecipe, load_detector, scores, threshold, train_detector
 from facepoison.errors import InputError
+from facepoison.evaluation import Answers, Estimate, Protection, Rate, difference, rank_one, rate, share
 from facepoison.extractors import Extractor, Preprocessing, embed
 from facepoison.extractors.catalog import Entry, catalogue, load_extractor
 from facepoison.fine_tuning import EndToEnd
+from facepoison.game import measure_protection
 from facepoison.pictures import Pictures
 from facepoison.pictures.align import align
 from facepoison.pictures.folders import Report, Skipped, read_folder, write_folder
 from facepoison.pictures.splits import split
 from facepoison.pictures.synthetic import make_pictures
-from facepoison.protection import Answers, Estimate, Protection, Rate, difference, rank_one, rate, share
-from facepoison.protection import protection as measure_protection
 from facepoison.recognition import Nearest, nearest
 from facepoison.shards import Pool, cluster, processes
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from facepoison import shipped
 from facepoison.attacks.base import Attack, Progress
-from facepoison.poisoning import live_and_shipped, poison_inputs, surrogates_of
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import EndToEnd, fine_tune
 from facepoison.pictures import Pictures
+from facepoison.poisoning import live_and_shipped, poison_inputs, surrogates_of
 from facepoison.protocol import Data, Setting
 from facepoison.store import Arrays, of_weights, remember
 

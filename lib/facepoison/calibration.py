@@ -22,14 +22,14 @@ from facepoison.attacks.presets import find_attack, title_of
 from facepoison.detect import Detector
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.experiment import surrogates_of
+from facepoison.evaluation import Rate, share
 from facepoison.extractors.catalog import cache_folder, load_extractor
 from facepoison.intervals import area_interval
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import list_files, read_folder
 from facepoison.pictures.splits import first_users
-from facepoison.protection import Rate, share
-from facepoison.protocol import choose, read_protocol
+from facepoison.poisoning import surrogates_of
+from facepoison.protocol import choose
 from facepoison.store import written_whole
 
 KEPT_IN = "calibration.json"
@@ -260,7 +260,7 @@ def calibrate(folder: Path, detector: Detector, say: Callable[[str], None] = pri
     users, clean = _clean(folder, setting.seed, say)
     networks = {name: load_extractor(name, folder=setting.extractors) for name in setting.surrogates}
     parts, who = [detect.scores(detector, clean.pixels)], [clean.identities]
-    attacks = read_protocol()["detecting"]["attacks"]
+    attacks = setting.protocol["detecting"]["attacks"]
     done, made, seconds = 0, 0, 0.0
     for attack in map(find_attack, attacks):
         found, surrogates = [], [networks[name] for name in surrogates_of(setting, attack)]

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from facepoison.attacks.similarity import Change
-from facepoison.protection import Protection, Rate
-from facepoison.wait import Effect
+from facepoison.evaluation import Estimate, Protection, Rate
 
 
 def percent(rate: Rate, digits: int = 0) -> str:
@@ -17,7 +16,7 @@ def percent(rate: Rate, digits: int = 0) -> str:
     return f"{value}\N{NO-BREAK SPACE}[{low},\N{NO-BREAK SPACE}{high}]"
 
 
-def percentage_points(effect: Effect, digits: int = 0) -> str:
+def percentage_points(effect: Estimate, digits: int = 0) -> str:
     """A difference of shares in percentage points with its 95 % interval, as a table shows it, in one piece."""
     space = "\N{NO-BREAK SPACE}"
     value, low, high = (

@@ -78,7 +78,9 @@ def train_extractor(
     recipe = recipes.find_recipe(name, seed)
     folder = weights or (cards.REPEATS if seed else catalog.WEIGHTS)
     build = scratch or fingerprint.LIB.parent / "_build" / "training"
-    training.train(recipe, folder, build, partial(measure_unseen, registered()), device, lambda line: print(line, flush=True))
+    training.train(
+        recipe, folder, build, partial(measure_unseen, registered()), device, lambda line: print(line, flush=True)
+    )
     if not seed and folder.resolve() == catalog.WEIGHTS.resolve():
         catalog.record(name, folder / catalog.find_entry(name).file)
 
@@ -133,7 +135,9 @@ def ship_results(
     from facepoison import protocol, shipping
 
     torch.set_num_threads(threads)
-    shipping.make_shipped(protocol.registered(), lambda line: print(line, flush=True), kinds or shipping.KINDS, attacks or ())
+    shipping.make_shipped(
+        protocol.registered(), lambda line: print(line, flush=True), kinds or shipping.KINDS, attacks or ()
+    )
 
 
 def _short(number: float | None, unit: float) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from facepoison.protection import Protection, Rate
+    from facepoison.evaluation import Protection, Rate
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#8e5a9e", "#767676"
 """Colours that people with any colour vision tell apart (after Okabe and Ito), readable on white."""

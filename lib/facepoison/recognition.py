@@ -330,7 +330,7 @@ def _newton_step(
 def linear_rounds(
     gallery: Tensor, labels: Tensor, asked: Sequence[Tensor], poisoned: Mapping[int, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Negative log-probabilities of the users' probes without and with poison, as ``protection.compared`` takes them.
+    """Negative log-probabilities of the users' probes without and with poison, as ``game.compared`` takes them.
 
     Args:
         gallery: Clean unit embeddings (G, D).

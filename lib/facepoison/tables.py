@@ -9,8 +9,8 @@ from typing import Any
 from facepoison.attacks.presets import title_of
 from facepoison.detect import precision
 from facepoison.errors import InputError
+from facepoison.evaluation import Estimate, Rate, averaged
 from facepoison.intervals import of_two
-from facepoison.protection import Estimate, Rate, averaged
 
 Row = Mapping[str, Any]
 

@@ -5,7 +5,7 @@ import torch
 from tiny import Keep, tiny_extractor
 from torch import nn
 
-from facepoison import experiment, protocol, shipped
+from facepoison import end_to_end, game, poisoning, protocol, shipped
 from facepoison.attacks.presets import ATTACKS, find_attack
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing
@@ -56,13 +56,13 @@ def networks(extractor):
 
 
 def test_clean_pictures_in_place_of_poison_leave_the_clean_error(monkeypatch, data, extractor, networks):
-    result = experiment.play(data, experiment.poison_users(protocol.choose(), Keep(), data, networks), extractor)
+    result = game.play(data, poisoning.poison_users(protocol.choose(), Keep(), data, networks), extractor)
     assert result.rate.value == result.rate.clean_error.value == 0
     assert result.rate.n == 2
 
 
 def test_users_who_look_like_somebody_else_are_missed(monkeypatch, data, extractor, networks):
-    result = experiment.play(data, experiment.poison_users(protocol.choose(), Blue(), data, networks), extractor)
+    result = game.play(data, poisoning.poison_users(protocol.choose(), Blue(), data, networks), extractor)
     assert result.rate.value == 1
     assert result.rate.clean_error.value == 0
     assert 0 < result.rate.low < 1
@@ -70,7 +70,7 @@ def test_users_who_look_like_somebody_else_are_missed(monkeypatch, data, extract
 
 
 def test_linear_recognisers_are_fitted_once_for_the_same_embeddings(monkeypatch, data, extractor, networks):
-    posts = experiment.poison_users(protocol.choose(), Blue(), data, networks)
+    posts = poisoning.poison_users(protocol.choose(), Blue(), data, networks)
     real, fitted = experiment.linear_rounds, []
 
     def counted(*rest):
@@ -79,18 +79,18 @@ def test_linear_recognisers_are_fitted_once_for_the_same_embeddings(monkeypatch,
 
     counted.__module__ = real.__module__  # the key of what is kept names it
     monkeypatch.setattr(experiment, "linear_rounds", counted)
-    first, again = (experiment.play(data, posts, extractor, recogniser="linear") for _ in range(2))
+    first, again = (game.play(data, posts, extractor, recogniser="linear") for _ in range(2))
     assert len(fitted) == 1
     assert torch.equal(first.poisoned.distance, again.poisoned.distance)
     assert first.rate == again.rate
     assert first.rate.value == 1
-    clean = experiment.play(data, data.to_publish(posts.people), extractor, recogniser="linear")
+    clean = game.play(data, data.to_publish(posts.people), extractor, recogniser="linear")
     assert len(fitted) == 2
     assert clean.rate.value == 0
 
 
 def test_all_gallery_pictures_of_the_users_are_poisoned_and_no_other(monkeypatch, data, extractor, networks):
-    posts = experiment.poison_users(protocol.choose(), Blue(), data, networks)
+    posts = poisoning.poison_users(protocol.choose(), Blue(), data, networks)
     owned = torch.isin(data.pictures.identities, torch.tensor(data.users))
     in_gallery = torch.zeros(len(data.pictures), dtype=torch.bool)
     in_gallery[data.gallery] = True
@@ -114,38 +114,38 @@ def test_every_attack_of_the_protocol_is_there():
 
 def test_an_attack_takes_as_many_surrogates_as_the_original_does():
     setting = protocol.choose()
-    taken = {name: len(experiment.surrogates_of(setting, attack)) for name, attack in ATTACKS.items()}
+    taken = {name: len(poisoning.surrogates_of(setting, attack)) for name, attack in ATTACKS.items()}
     assert taken == {"fawkes_v03_high": 1, "fawkes_v1_low": 1, "fawkes_v1_mid": 2, "fawkes_v1_high": 2, "lowkey": 3}
     roles = {
-        name: experiment.role(setting, "fawkes_v1_high", name) for name in (setting.undefended, *setting.surrogates)
+        name: poisoning.role(setting, "fawkes_v1_high", name) for name in (setting.undefended, *setting.surrogates)
     }
     assert list(roles.values()) == ["undefended", "white-box", "white-box", "unseen"]
 
 
 def test_what_comes_with_the_book_is_taken_for_all_but_the_live_users(monkeypatch, data, networks, tmp_path):
     setting = replace(protocol.choose(), live_users=1)
-    inputs = experiment.shipped_inputs(setting, Keep(), networks)
+    inputs = poisoning.shipped_inputs(setting, Keep(), networks)
     marked = data.to_publish(data.users).pixels
     marked[:, :, 5, 5] = 7
-    assert experiment.source(setting, Keep(), networks) == "computed here"
+    assert poisoning.source(setting, Keep(), networks) == "computed here"
     shipped.ship("poison-keep", inputs, {"pixels": marked}, 60.0, marked, tmp_path)
     monkeypatch.setattr(experiment.shipped.find, "__defaults__", (tmp_path,))
-    posts = experiment.poison_users(setting, Keep(), data, networks)
-    assert experiment.source(setting, Keep(), networks) == "shipped"
+    posts = poisoning.poison_users(setting, Keep(), data, networks)
+    assert poisoning.source(setting, Keep(), networks) == "shipped"
     live = posts.identities == data.users[0]
     assert not bool((posts.pixels[live][:, :, 5, 5] == 7).any())
     assert bool((posts.pixels[~live][:, :, 5, 5] == 7).all())
-    here = experiment.computed_subset(setting, Keep(), posts, networks)
+    here = poisoning.computed_subset(setting, Keep(), posts, networks)
     assert here.people == data.users[:1]
     assert torch.equal(here.pixels, posts.pixels[live])
-    assert experiment.shipped_gap(setting, Keep(), data, posts, networks) == float("inf")
+    assert poisoning.shipped_gap(setting, Keep(), data, posts, networks) == float("inf")
 
 
 def test_what_carries_over_is_one_without_a_change_and_less_with_one(monkeypatch, data, extractor, networks):
     clean = data.to_publish(data.users).pixels
     kept, blue = (
-        experiment.carried_over(
-            extractor, clean, experiment.poison_users(protocol.choose(), attack, data, networks).pixels
+        poisoning.own_cosines(
+            extractor, clean, poisoning.poison_users(protocol.choose(), attack, data, networks).pixels
         )
         for attack in (Keep(), Blue())
     )
@@ -162,8 +162,8 @@ def test_both_sides_of_the_split_know_who_is_on_them(data):
 
 
 def test_decisions_name_the_user_or_a_number(monkeypatch, data, extractor, networks):
-    posts = experiment.poison_users(protocol.choose(), Blue(), data, networks)
-    rows = experiment.decisions(data, posts, extractor, data.users[0])
+    posts = poisoning.poison_users(protocol.choose(), Blue(), data, networks)
+    rows = game.decisions(data, posts, extractor, data.users[0])
     assert len(rows) == 1
     number, who, distance, own = rows[0]
     assert (number, who.startswith("person ")) == ("1", True)
@@ -171,10 +171,10 @@ def test_decisions_name_the_user_or_a_number(monkeypatch, data, extractor, netwo
 
 
 def test_rivals_are_the_probe_the_users_own_and_a_stranger(monkeypatch, data, extractor, networks):
-    posts = experiment.poison_users(protocol.choose(), Blue(), data, networks)
+    posts = poisoning.poison_users(protocol.choose(), Blue(), data, networks)
     user = data.users[0]
     identities = data.pictures.identities
-    probe, own, stranger = experiment.rivals(data, posts, extractor, user)
+    probe, own, stranger = game.rivals(data, posts, extractor, user)
     assert torch.equal(probe, data.pictures.pixels[data.probes_of(user)][0])
     assert any(torch.equal(own, picture) for picture in posts.of(user).pixels)
     others = data.gallery[identities[data.gallery] != user]
@@ -183,8 +183,8 @@ def test_rivals_are_the_probe_the_users_own_and_a_stranger(monkeypatch, data, ex
 
 def test_every_answer_is_written_without_names(monkeypatch, data, extractor, networks, tmp_path):
     monkeypatch.setattr(experiment, "LIB", tmp_path / "lib")
-    posts = experiment.poison_users(protocol.choose(), Blue(), data, networks)
-    result = experiment.play(data, posts, extractor)
+    posts = poisoning.poison_users(protocol.choose(), Blue(), data, networks)
+    result = game.play(data, posts, extractor)
     answers = {("blue", "colour", "1-NN"): result, ("blue", "colour", "linear"): result}
     path = experiment.write_probes(protocol.choose(), data, answers)
     lines = path.read_text().splitlines()
@@ -197,7 +197,7 @@ def test_cosines_are_one_where_nothing_changed(extractor, data):
     setting = protocol.choose()
     networks = dict.fromkeys((setting.undefended, *setting.surrogates), extractor)
     pixels = data.pictures.pixels[:3]
-    found = experiment.cosines(setting, networks, pixels, pixels)
+    found = poisoning.cosines(setting, networks, pixels, pixels)
     assert [len(each) for each in found] == [3, 3, 3]
     torch.testing.assert_close(found.surrogates, torch.ones(3))
     torch.testing.assert_close(found.undefended, torch.ones(3))
@@ -205,42 +205,42 @@ def test_cosines_are_one_where_nothing_changed(extractor, data):
 
 
 def test_a_training_is_kept_and_another_one_differs(monkeypatch, data, networks):
-    preset = replace(experiment.END_TO_END, draws=64)
+    preset = replace(end_to_end.END_TO_END, draws=64)
     calls = []
-    real = experiment.play_round
+    real = end_to_end.play_round
     monkeypatch.setattr(experiment, "play_round", lambda *given, **more: calls.append(1) or real(*given, **more))
     setting = replace(protocol.choose(), n_retrained=1)
-    posts = experiment.poison_users(setting, Blue(), data, networks)
+    posts = poisoning.poison_users(setting, Blue(), data, networks)
     start = tiny_extractor(0, 16)
-    first, again = (experiment.retrain(setting, data, posts, start, preset=preset) for _ in range(2))
+    first, again = (end_to_end.retrain(setting, data, posts, start, preset=preset) for _ in range(2))
     assert first.protection.rate.n == 1
     assert len(calls) == 2  # a clean round and the user's, once
     assert torch.equal(first.protection.poisoned.distance, again.protection.poisoned.distance)
-    other = experiment.retrain(setting, data, posts, start, training=1, preset=preset)
+    other = end_to_end.retrain(setting, data, posts, start, training=1, preset=preset)
     assert not torch.equal(first.protection.poisoned.distance, other.protection.poisoned.distance)
 
 
 def test_rounds_that_come_with_the_book_are_taken_for_all_but_the_live_users(monkeypatch, data, networks, tmp_path):
     monkeypatch.setattr(experiment.shipped.find, "__defaults__", (tmp_path,))
-    setting, preset = replace(protocol.choose(), n_retrained=2, live_users=1), replace(experiment.END_TO_END, draws=64)
-    posts, trainer = experiment.poison_users(setting, Blue(), data, networks), tiny_extractor(0, 16)
+    setting, preset = replace(protocol.choose(), n_retrained=2, live_users=1), replace(end_to_end.END_TO_END, draws=64)
+    posts, trainer = poisoning.poison_users(setting, Blue(), data, networks), tiny_extractor(0, 16)
     trained = []
-    real = experiment.play_round
+    real = end_to_end.play_round
     monkeypatch.setattr(
         experiment, "play_round", lambda *given, **more: trained.append(given[3]) or real(*given, **more)
     )
-    whole = experiment.retrain(setting, data, posts, trainer, preset=preset, attack="blue")
+    whole = end_to_end.retrain(setting, data, posts, trainer, preset=preset, attack="blue")
     assert len(trained) == 3  # nothing is shipped: the clean round and both users'
     published = {user: posts.of(user).pixels for user in data.users}
-    inputs = experiment.rounds_inputs(setting, "blue", published, trainer, preset, 0)
-    packed = experiment.rounds_packed(whole.rounds)
+    inputs = end_to_end.rounds_inputs(setting, "blue", published, trainer, preset, 0)
+    packed = end_to_end.rounds_packed(whole.rounds)
     marked = {name: -array if name.endswith("distance") else array for name, array in packed.items()}
-    shipped.ship(experiment.rounds_file("blue", 0), inputs, marked, 60.0, posts.pixels, tmp_path)
+    shipped.ship(end_to_end.rounds_file("blue", 0), inputs, marked, 60.0, posts.pixels, tmp_path)
 
     def again(**how):
         trained.clear()
         monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path / f"store {len(how)}"))
-        return experiment.retrain(replace(setting, **how), data, posts, trainer, preset=preset, attack="blue")
+        return end_to_end.retrain(replace(setting, **how), data, posts, trainer, preset=preset, attack="blue")
 
     taken = again()
     assert not trained
@@ -254,21 +254,21 @@ def test_rounds_that_come_with_the_book_are_taken_for_all_but_the_live_users(mon
 
 
 def test_a_trainer_adds_poison_of_others_to_the_gallery_and_never_of_a_user(monkeypatch, data, networks):
-    setting, preset = replace(protocol.choose(), n_retrained=1), replace(experiment.END_TO_END, draws=64)
-    posts, galleries = experiment.poison_users(setting, Blue(), data, networks), []
-    real = experiment.play_round
+    setting, preset = replace(protocol.choose(), n_retrained=1), replace(end_to_end.END_TO_END, draws=64)
+    posts, galleries = poisoning.poison_users(setting, Blue(), data, networks), []
+    real = end_to_end.play_round
     monkeypatch.setattr(
         experiment, "play_round", lambda *given, **more: galleries.append(given[1:3]) or real(*given, **more)
     )
     stranger = next(who for who in range(len(data.pictures.names)) if who not in data.users[:1])
     known = data.pictures.take(data.gallery_of(stranger))
-    experiment.retrain(setting, data, posts, tiny_extractor(0, 16), preset=preset, known=[known])
+    end_to_end.retrain(setting, data, posts, tiny_extractor(0, 16), preset=preset, known=[known])
     for pixels, labels in galleries:
         assert len(pixels) == len(labels) == len(data.gallery) + len(known.pixels)
         assert (labels[len(data.gallery) :] == stranger).all()
     of_user = data.pictures.take(data.gallery_of(data.users[0]))
     with pytest.raises(InputError, match="poison all"):
-        experiment.retrain(setting, data, posts, tiny_extractor(0, 16), preset=preset, known=[of_user])
+        end_to_end.retrain(setting, data, posts, tiny_extractor(0, 16), preset=preset, known=[of_user])
 
 
 def test_poisons_come_faintest_first_and_none_before_them(data):
@@ -276,7 +276,7 @@ def test_poisons_come_faintest_first_and_none_before_them(data):
     faint, loud = clean.pixels.clone(), 255 - clean.pixels
     faint[:, :, 0, 0] ^= 1
     posts = {name: replace(clean, pixels=changed) for name, changed in (("lowkey", loud), ("fawkes_v1_high", faint))}
-    found = experiment.faintest_first(data, posts)
+    found = poisoning.faintest_first(data, posts)
     assert list(found) == ["no poison", ATTACKS["fawkes_v1_high"].title, ATTACKS["lowkey"].title]
     assert torch.equal(found["no poison"].pixels, clean.pixels)
     assert found[ATTACKS["lowkey"].title] is posts["lowkey"]

@@ -7,7 +7,7 @@ import torch
 from bs4 import BeautifulSoup
 
 from facepoison import cells, figures, widgets
-from facepoison.protection import Answers, Estimate, Protection, Rate
+from facepoison.evaluation import Answers, Estimate, Protection, Rate
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from PIL import Image
 from tiny import tiny_extractor, tiny_pictures
 
 import fingerprint
-from facepoison import adapt, baselines, detect, experiment, protocol, store
+from facepoison import adapt, baselines, detect, end_to_end, game, poisoning, protocol, store
 from facepoison.attacks.eot import eot_surrogate
 from facepoison.attacks.lowkey import lowkey
 from facepoison.attacks.people import poison_shard
@@ -62,7 +62,7 @@ def read_photographs(folder):
 
 def fit_linear(_):
     rows = torch.nn.functional.normalize(torch.rand(12, 8), dim=1)
-    experiment._linear_kept(rows, torch.arange(4).repeat_interleave(3), [rows[:2]], {0: rows[9:]})
+    game._linear_kept(rows, torch.arange(4).repeat_interleave(3), [rows[:2]], {0: rows[9:]})
 
 
 def end_to_end(_):
@@ -71,7 +71,7 @@ def end_to_end(_):
     data = protocol.Data(pictures, places[places % 3 < 2], places[places % 3 == 2], (0,), {}, people())
     posts = data.to_publish([0])
     posts = replace(posts, pixels=255 - posts.pixels)
-    experiment.retrain(setting(n_retrained=1), data, posts, tiny_extractor(), preset=SHORT)
+    end_to_end.retrain(setting(n_retrained=1), data, posts, tiny_extractor(), preset=SHORT)
 
 
 def train(folder, **changes):
@@ -210,7 +210,7 @@ def own_store(tmp_path, monkeypatch):
 
 
 def test_what_keeps_results_is_in_the_key_of_none():
-    modules = store.taking_part([experiment.load_extractor, lowkey], {})
+    modules = store.taking_part([end_to_end.load_extractor, lowkey], {})
     files = fingerprint.closure(modules, without=store.KEEPING)
     assert not {Path(module.__file__) for module in (fingerprint, store)} & files
     assert {Path(module.__file__) for module in (fingerprint, store)} <= fingerprint.closure(modules)
@@ -279,9 +279,7 @@ def test_a_surrogate_fed_otherwise_makes_another_poison():
     made = [poison("lowkey", each) for each in (extractor, otherwise)]
     assert all(each.computed_now for each in made)
     assert not torch.equal(made[0].arrays["pixels"], made[1].arrays["pixels"])
-    inputs = [
-        experiment.shipped_inputs(setting(), ATTACKS["lowkey"], {"tiny": each}) for each in (extractor, otherwise)
-    ]
+    inputs = [poisoning.shipped_inputs(setting(), ATTACKS["lowkey"], {"tiny": each}) for each in (extractor, otherwise)]
     assert store.describe(inputs[0]) != store.describe(inputs[1])
 
 

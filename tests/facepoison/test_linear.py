@@ -7,7 +7,7 @@ from facepoison import recognition
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import normalise
-from facepoison.protection import protection
+from facepoison.game import measure_protection
 from facepoison.recognition import fit_linear
 
 
@@ -106,7 +106,7 @@ def test_a_dimension_that_never_changes_is_left_alone():
 def test_the_protocol_with_it_poisons_one_user_at_a_time():
     gallery, labels, probes, asked = crowd(0.2)
     poisoned = {user: gallery[labels == (user + 1) % 7] for user in (1, 4)}
-    outcome = protection(gallery, labels, probes, asked, poisoned, recogniser="linear")
+    outcome = measure_protection(gallery, labels, probes, asked, poisoned, recogniser="linear")
     assert outcome.rate.clean_error.value == 0
     assert outcome.rate.value == 1
     assert outcome.poisoned.users == outcome.clean.users == (1, 4)
@@ -118,14 +118,15 @@ def test_the_protocol_with_it_poisons_one_user_at_a_time():
             assert torch.equal(table.predicted[rows, 0], found)
             torch.testing.assert_close(table.distance[rows, 0], far)
     same = {user: gallery[labels == user] for user in (1, 4)}
-    assert protection(gallery, labels, probes, asked, same, recogniser="linear").rate.value == 0
+    assert measure_protection(gallery, labels, probes, asked, same, recogniser="linear").rate.value == 0
 
 
 def test_top_k_is_right_more_often():
     gallery, labels, probes, asked = crowd(2.5)
     poisoned = {user: gallery[labels == user] for user in range(7)}
     values = [
-        protection(gallery, labels, probes, asked, poisoned, k=k, recogniser="linear").rate.value for k in (1, 3, 7)
+        measure_protection(gallery, labels, probes, asked, poisoned, k=k, recogniser="linear").rate.value
+        for k in (1, 3, 7)
     ]
     assert values[0] > values[1] > values[2] == 0
 
@@ -141,9 +142,9 @@ def test_bad_input_is_one_line(monkeypatch):
     with pytest.raises(InputError, match=r"user 1: poisoned embeddings \(8, 12\); give \(9, 12\)"):
         fit_linear(gallery, labels, {1: gallery[:8]})
     with pytest.raises(InputError, match="probes: 5 dimensions, gallery 12"):
-        protection(gallery, labels, normalise(probes[:, :5]), asked, {1: gallery[:9]}, recogniser="linear")
+        measure_protection(gallery, labels, normalise(probes[:, :5]), asked, {1: gallery[:9]}, recogniser="linear")
     with pytest.raises(InputError, match="recogniser 'forest': unknown; use nearest or linear"):
-        protection(gallery, labels, probes, asked, {1: gallery[:9]}, recogniser="forest")
+        measure_protection(gallery, labels, probes, asked, {1: gallery[:9]}, recogniser="forest")
     monkeypatch.setattr(recognition, "NEWTON_STEPS", 2)
     with pytest.raises(InputError, match="linear: 1 rounds not solved after 2 Newton steps") as caught:
         fit_linear(gallery, labels)

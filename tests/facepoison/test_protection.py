@@ -6,9 +6,7 @@ import torch
 
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.extractors import normalise
-from facepoison.intervals import difference_interval, share_interval
-from facepoison.protection import (
+from facepoison.evaluation import (
     Answers,
     Rate,
     apart,
@@ -19,11 +17,13 @@ from facepoison.protection import (
     median_of_people,
     named_right,
     paired,
-    protection,
     rank_one,
     rate,
     write_answers,
 )
+from facepoison.extractors import normalise
+from facepoison.game import measure_protection
+from facepoison.intervals import difference_interval, share_interval
 from facepoison.recognition import nearest
 
 
@@ -53,7 +53,7 @@ def test_each_user_poisons_alone():
     stream = generator(1, "poison")
     users = (4, 1, 3)
     poisoned = {user: normalise(torch.randn(5, 16, generator=stream)) for user in users}
-    outcome = protection(gallery, labels, probes, asked, poisoned, k=2)
+    outcome = measure_protection(gallery, labels, probes, asked, poisoned, k=2)
     for user in users:
         changed = gallery.clone()
         changed[labels == user] = poisoned[user]
@@ -72,10 +72,10 @@ def test_each_user_poisons_alone():
 
 def test_poison_far_from_everyone_protects_and_no_poison_does_not():
     gallery, labels, probes, asked = crowd(spread=0.1)
-    away = protection(gallery, labels, probes, asked, {u: -gallery[labels == u] for u in range(6)})
+    away = measure_protection(gallery, labels, probes, asked, {u: -gallery[labels == u] for u in range(6)})
     assert away.rate.value == 1
     assert away.rate.clean_error.value == 0
-    same = protection(gallery, labels, probes, asked, {u: gallery[labels == u] for u in range(6)})
+    same = measure_protection(gallery, labels, probes, asked, {u: gallery[labels == u] for u in range(6)})
     assert same.rate.value == same.rate.clean_error.value == 0
     assert torch.equal(same.poisoned.predicted, same.clean.predicted)
 
@@ -83,7 +83,7 @@ def test_poison_far_from_everyone_protects_and_no_poison_does_not():
 def test_top_k_is_right_more_often():
     gallery, labels, probes, asked = crowd(people=12, spread=2.0)
     poisoned = {u: gallery[labels == u] for u in range(12)}
-    values = [protection(gallery, labels, probes, asked, poisoned, k=k).rate.value for k in (1, 3, 12)]
+    values = [measure_protection(gallery, labels, probes, asked, poisoned, k=k).rate.value for k in (1, 3, 12)]
     assert values[0] > values[1] > values[2] == 0
 
 
@@ -185,7 +185,7 @@ def test_rate_says_what_it_stands_on():
 
 def test_table_is_written_whole(tmp_path):
     gallery, labels, probes, asked = crowd()
-    outcome = protection(gallery, labels, probes, asked, {2: gallery[labels == 2]})
+    outcome = measure_protection(gallery, labels, probes, asked, {2: gallery[labels == 2]})
     path = tmp_path / "rows.csv"
     names = [f"person {i}" for i in range(6)]
     columns = {"extractor": "x", "attack": "none", "recogniser": "1-NN", "seed": 3}
@@ -219,15 +219,15 @@ def test_bad_input_is_one_line():
     gallery, labels, probes, asked = crowd()
     own = gallery[labels == 2]
     with pytest.raises(InputError, match="no user"):
-        protection(gallery, labels, probes, asked, {})
+        measure_protection(gallery, labels, probes, asked, {})
     with pytest.raises(InputError, match="user 2: 4 poisoned of 5 gallery pictures; poison all"):
-        protection(gallery, labels, probes, asked, {2: own[1:]})
+        measure_protection(gallery, labels, probes, asked, {2: own[1:]})
     with pytest.raises(InputError, match="user 9: 0 gallery pictures and 0 probes"):
-        protection(gallery, labels, probes, asked, {9: own})
+        measure_protection(gallery, labels, probes, asked, {9: own})
     with pytest.raises(InputError, match="gallery: embeddings are not at unit length"):
-        protection(gallery, labels, probes, asked, {2: 3 * own})
+        measure_protection(gallery, labels, probes, asked, {2: 3 * own})
     with pytest.raises(InputError, match="one int64 each"):
-        protection(gallery, labels, probes, asked[1:], {2: own})
+        measure_protection(gallery, labels, probes, asked[1:], {2: own})
     with pytest.raises(InputError, match="other users"):
         rate(answers(0.5), answers(0.5, 0.5))
     with pytest.raises(InputError, match="different users"):

@@ -6,7 +6,7 @@ import torch
 
 from facepoison import shipped
 from facepoison.errors import InputError
-from facepoison.protection import Estimate, Rate
+from facepoison.evaluation import Estimate, Rate
 
 INPUTS = {"attack": "x", "seed": 1, "surrogates": {"a": "0"}}
 

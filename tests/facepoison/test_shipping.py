@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny import Invert, tiny_extractor
 
-from facepoison import adapt, experiment, protocol, shipped, shipping
+from facepoison import adapt, end_to_end, protocol, shipped, shipping
 from facepoison.errors import InputError
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import split
@@ -19,9 +19,9 @@ def made(monkeypatch, tmp_path):
     data = protocol.Data(pictures, *split(pictures, 1), (0, 3), {}, pictures)
     extractor = tiny_extractor(0, 16)
     for module in (shipping, experiment):
-        monkeypatch.setattr(module, "END_TO_END", experiment.EndToEnd(draws=64))
+        monkeypatch.setattr(module, "END_TO_END", end_to_end.EndToEnd(draws=64))
     monkeypatch.setattr(
-        experiment.retrain, "__kwdefaults__", experiment.retrain.__kwdefaults__ | {"preset": experiment.END_TO_END}
+        end_to_end.retrain, "__kwdefaults__", end_to_end.retrain.__kwdefaults__ | {"preset": end_to_end.END_TO_END}
     )
     monkeypatch.setattr(shipping, "load_data", lambda setting: data)
     monkeypatch.setattr(
@@ -46,7 +46,7 @@ def test_all_that_the_protocol_names_is_made_with_a_card(made):
         assert torch.equal(posts.pixels, 255 - data.to_publish(data.users).pixels)
     published = {user: posts.of(user).pixels for user in data.users}
     given = ("lowkey", published, networks[setting.undefended], shipping.END_TO_END, setting.n_trainings - 1)
-    kept = shipped.find(f"rounds-lowkey-{setting.n_trainings - 1}", experiment.rounds_inputs(setting, *given))
+    kept = shipped.find(f"rounds-lowkey-{setting.n_trainings - 1}", end_to_end.rounds_inputs(setting, *given))
     assert set(kept.arrays) == {f"{who}-{what}" for who in ("clean", 0, 3) for what in ("distance", "gallery")}
     trainer = protocol.trainers_own(setting)
     for where in (setting, trainer):

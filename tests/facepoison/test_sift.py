@@ -6,12 +6,12 @@ from torch import nn
 
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.experiment import play
 from facepoison.extractors import Extractor, Preprocessing
+from facepoison.game import play
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import split
 from facepoison.protocol import Data, embeddings
-from facepoison.sift import sift
+from facepoison.trainer import quarantine
 
 PEOPLE, EACH = 12, 8
 USERS = (0, 3, 7)
@@ -81,7 +81,7 @@ def test_where_nothing_is_flagged_it_is_the_plain_game(data, posts, accurate, ro
     plain = play(data, published, accurate)
     assert 0 < plain.clean.by_user.mean() < 0.7  # people are told apart, and not always
     for second in (None, robust):
-        sifted = sift(data, published, *none(data, published), accurate, second)
+        sifted = quarantine(data, published, *none(data, published), accurate, second)
         assert sifted.rate == plain.rate
         for got, expected in ((sifted.poisoned, plain.poisoned), (sifted.clean, plain.clean)):
             for field in ("user", "probe", "true", "predicted"):
@@ -93,7 +93,7 @@ def test_distances_are_counted_in_those_between_clean_pictures_of_one_person(dat
     places = data.probes.tolist()
     own = [torch.cdist(seen[place][None], seen[data.gallery_of(int(who[place]))]).min() for place in places]
     unit = float(torch.stack(own).median())
-    plain, sifted = play(data, posts, accurate), sift(data, posts, *none(data, posts), accurate)
+    plain, sifted = play(data, posts, accurate), quarantine(data, posts, *none(data, posts), accurate)
     torch.testing.assert_close(sifted.clean.distance * unit, plain.clean.distance, atol=1e-3, rtol=0)
     torch.testing.assert_close(sifted.poisoned.distance * unit, plain.poisoned.distance, atol=1e-3, rtol=0)
 
@@ -102,7 +102,7 @@ def test_pictures_set_aside_for_the_same_extractor_change_nothing(data, posts, a
     plain, stream = play(data, posts, accurate), generator(2)
     for share in (0.2, 0.5, 1.0):
         flags = [torch.rand(len(flag), generator=stream) < share for flag in none(data, posts)]
-        sifted = sift(data, posts, *flags, accurate, accurate)
+        sifted = quarantine(data, posts, *flags, accurate, accurate)
         assert torch.equal(sifted.poisoned.predicted, plain.poisoned.predicted)
         assert torch.equal(sifted.clean.predicted, plain.clean.predicted)
 
@@ -112,7 +112,7 @@ def test_who_loses_all_pictures_is_never_recognised(data, accurate):
     plain = play(data, honest, accurate)
     for place, user in enumerate(data.users):
         flagged, flagged_posts = none(data, honest)
-        sifted = sift(data, honest, flagged, flagged_posts | of(honest, user), accurate)
+        sifted = quarantine(data, honest, flagged, flagged_posts | of(honest, user), accurate)
         expected = plain.poisoned.by_user.clone()
         expected[place] = 1
         assert plain.poisoned.by_user[place] < 1
@@ -127,19 +127,19 @@ def test_what_other_users_publish_is_not_met_in_a_round(data, posts, accurate):
     others = replace(posts, pixels=pixels)
     flagged, flagged_posts = none(data, posts)
     for flags in (flagged_posts, of(posts, first)):
-        sifted = sift(data, others, flagged, flags, accurate)
+        sifted = quarantine(data, others, flagged, flags, accurate)
         assert sifted.poisoned.by_user[0] == play(data, others, accurate).poisoned.by_user[0] == 1
 
 
 def test_an_extractor_that_sees_through_recognises_what_is_set_aside(data, posts, accurate, robust):
     flagged, flagged_posts = none(data, posts)
     assert play(data, posts, accurate).rate.value == 1
-    assert sift(data, posts, flagged, ~flagged_posts, accurate).rate.value == 1
-    aside = sift(data, posts, flagged, ~flagged_posts, accurate, robust)
+    assert quarantine(data, posts, flagged, ~flagged_posts, accurate).rate.value == 1
+    aside = quarantine(data, posts, flagged, ~flagged_posts, accurate, robust)
     assert aside.rate.value < 0.6
     assert torch.equal(aside.clean.wrong, play(data, posts, accurate).clean.wrong)
     first = data.users[0]
-    alone = sift(data, posts, flagged, of(posts, first), accurate, robust)
+    alone = quarantine(data, posts, flagged, of(posts, first), accurate, robust)
     assert alone.poisoned.by_user[0] == aside.poisoned.by_user[0] < 1
     assert (alone.poisoned.by_user[1:] == 1).all()
 
@@ -152,7 +152,7 @@ def test_one_leaked_clean_picture_that_passes_is_enough_to_be_found(data, posts,
     flagged_posts[:] = True
     flagged_posts[leaked] = False
     one = replace(posts, pixels=pixels)
-    assert sift(data, one, flagged, flagged_posts, accurate).rate.value < 1
+    assert quarantine(data, one, flagged, flagged_posts, accurate).rate.value < 1
 
 
 def test_honest_people_pay_for_pictures_flagged_by_mistake(data, posts, accurate, robust):
@@ -160,14 +160,14 @@ def test_honest_people_pay_for_pictures_flagged_by_mistake(data, posts, accurate
     user = data.users[1]
     flagged[data.gallery_of(user)] = True
     plain = play(data, posts, accurate)
-    dropped = sift(data, posts, flagged, flagged_posts, accurate)
+    dropped = quarantine(data, posts, flagged, flagged_posts, accurate)
     expected = plain.clean.by_user.clone()
     expected[1] = 1
     assert plain.clean.by_user[1] < 1
     assert torch.equal(dropped.clean.by_user, expected)
     assert dropped.rate.clean_error.value == pytest.approx(float(expected.mean()))
     assert torch.equal(dropped.poisoned.wrong, plain.poisoned.wrong)  # in their own round users are poisoned anyway
-    aside = sift(data, posts, flagged, flagged_posts, accurate, robust)
+    aside = quarantine(data, posts, flagged, flagged_posts, accurate, robust)
     assert aside.clean.by_user[1] < 1
 
 
@@ -176,15 +176,15 @@ def test_somebody_whose_pictures_are_dropped_is_mistaken_for_nobody(data, posts,
     taken_for = int(play(data, posts, accurate).poisoned.predicted[0, 0])
     assert taken_for != data.users[0]
     flagged[data.gallery_of(taken_for)] = True
-    sifted = sift(data, posts, flagged, flagged_posts, accurate)
+    sifted = quarantine(data, posts, flagged, flagged_posts, accurate)
     assert not bool((sifted.poisoned.predicted[sifted.poisoned.user != taken_for] == taken_for).any())
 
 
 def test_probes_are_asked_whether_or_not_they_look_poisoned(data, posts, accurate):
     flagged, flagged_posts = none(data, posts)
-    plain = sift(data, posts, flagged, flagged_posts, accurate)
+    plain = quarantine(data, posts, flagged, flagged_posts, accurate)
     flagged[data.probes] = True
-    again = sift(data, posts, flagged, flagged_posts, accurate)
+    again = quarantine(data, posts, flagged, flagged_posts, accurate)
     assert again.rate == plain.rate
     assert torch.equal(again.poisoned.distance, plain.poisoned.distance)
 
@@ -192,6 +192,6 @@ def test_probes_are_asked_whether_or_not_they_look_poisoned(data, posts, accurat
 def test_a_flag_is_needed_for_every_picture(data, posts, accurate):
     flagged, flagged_posts = none(data, posts)
     with pytest.raises(InputError, match=r"flags: \(95,\) of 96 pictures, \(18,\) of 18 published"):
-        sift(data, posts, flagged[1:], flagged_posts, accurate)
+        quarantine(data, posts, flagged[1:], flagged_posts, accurate)
     with pytest.raises(InputError, match=r"flags: \(96,\) of 96 pictures, \(17,\) of 18 published"):
-        sift(data, posts, flagged, flagged_posts[1:], accurate)
+        quarantine(data, posts, flagged, flagged_posts[1:], accurate)

@@ -3,8 +3,8 @@ import torch
 from tiny import tiny_extractor, tiny_pictures
 
 from facepoison import protocol
+from facepoison.evaluation import difference
 from facepoison.pictures import Pictures
-from facepoison.protection import difference
 from studies import adapting, common, costs
 
 

@@ -3,8 +3,8 @@ import pytest
 
 from facepoison import protocol, tables
 from facepoison.errors import InputError
+from facepoison.evaluation import Rate
 from facepoison.intervals import share_interval
-from facepoison.protection import Rate
 from studies import adapting
 
 

@@ -5,14 +5,15 @@ import datetime
 import pytest
 import torch
 
-from facepoison import adapt, detect, experiment, protocol, shipped, shipping, tables
+from facepoison import adapt, detect, end_to_end, game, poisoning, protocol, shipped, shipping, tables
 from facepoison.attacks.presets import ATTACKS
 from facepoison.attacks.similarity import change
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import END_TO_END, play_round
+from facepoison.protocol import registered
 from studies.common import crowd_setting
 
-SETTING = protocol.choose(**protocol.read_protocol()["registered"])
+SETTING = protocol.registered()
 TOLERANCE = protocol.read_protocol()["shipped"]
 
 
@@ -34,7 +35,7 @@ def today(n):
 def assert_alike(name, clean, here, there, network):
     """A poison as made here and as it comes with the book: as loud, and as far from the clean pictures."""
     loud = [change(clean, pixels).psnr.mean() for pixels in (here, there)]
-    moved = [experiment.carried_over(network, clean, pixels).mean() for pixels in (here, there)]
+    moved = [poisoning.own_cosines(network, clean, pixels).mean() for pixels in (here, there)]
     print(f"\n{name}: PSNR {loud[0]:.2f} and {loud[1]:.2f} dB, cosine {moved[0]:.3f} and {moved[1]:.3f}")
     assert abs(loud[0] - loud[1]) <= TOLERANCE["psnr"]
     assert abs(moved[0] - moved[1]) <= TOLERANCE["cosine"]
@@ -48,7 +49,7 @@ def test_todays_users_poisons_are_as_shipped(attack, data, networks, tmp_path, m
     live = SETTING.live_users
     user = data.users[live + today(len(data.users) - live)]
     clean, there = data.to_publish([user]), posts.of(user).pixels
-    here = experiment.live_and_shipped(SETTING, attack, clean, networks, data.public, None).pixels
+    here = poisoning.live_and_shipped(SETTING, attack, clean, networks, data.public, None).pixels
     assert_alike(f"{attack.title}, user {user}", clean.pixels, here, there, networks[SETTING.undefended])
 
 
@@ -68,7 +69,7 @@ def test_todays_public_persons_poison_is_as_shipped(attack, asked, setting, data
     who = SETTING.live_users + today(live["people"] - SETTING.live_users)
     clean, poisoned = adapt.poison_public(setting, attack, data, known, *size)
     own = clean.of(who)
-    here = experiment.live_and_shipped(setting, attack, own, known, data.public, None).pixels
+    here = poisoning.live_and_shipped(setting, attack, own, known, data.public, None).pixels
     there = poisoned.of(who).pixels
     assert_alike(f"{attack.title}, person {who}", own.pixels, here, there, networks[SETTING.undefended])
 
@@ -83,15 +84,15 @@ def test_todays_end_to_end_round_is_as_shipped(data, networks, tmp_path, monkeyp
     attack, training, who = rounds[today(len(rounds))]
     posts, trainer = shipping.shipped_posts(SETTING, ATTACKS[attack], data, networks), networks[SETTING.undefended]
     published = {user: posts.of(user).pixels for user in users}
-    inputs = experiment.rounds_inputs(SETTING, attack, published, trainer, END_TO_END, training)
-    kept = shipped.find(experiment.rounds_file(attack, training), inputs)
+    inputs = end_to_end.rounds_inputs(SETTING, attack, published, trainer, END_TO_END, training)
+    kept = shipped.find(end_to_end.rounds_file(attack, training), inputs)
     assert kept, f"{attack}, training {training}: nothing is shipped for the protocol as it stands: run make shipped"
     gallery, labels, probes, asked = data.sides(data.pictures.pixels)
     places = torch.cat([(asked == user).nonzero().flatten() for user in (users if who is None else (who,))])
     if who is not None:
         gallery = gallery.clone()
         gallery[labels == who] = published[who]
-    seed = experiment.training_seed(SETTING, training)
+    seed = end_to_end.training_seed(SETTING, training)
     here = play_round(trainer, gallery, labels, probes[places], END_TO_END, seed=seed)
     name = "clean" if who is None else who
     there = {what: kept.arrays[f"{name}-{what}"] for what in here}
@@ -104,7 +105,7 @@ def test_todays_end_to_end_round_is_as_shipped(data, networks, tmp_path, monkeyp
 
 @pytest.mark.parametrize("attack", protocol.read_protocol()["crowd"]["attacks"])
 def test_todays_users_of_the_crowd_are_protected_as_the_table_says(attack, networks):
-    setting = crowd_setting()
+    setting = crowd_setting(registered())
     crowd = protocol.load_data(setting)
     rows = [row for row in shipped.read_table("crowd").rows if row["attack"] == attack]
     trained = tables.whole(shipped.read_table("adaptive").rows, protocol.read_protocol()["adapting"])
@@ -115,9 +116,9 @@ def test_todays_users_of_the_crowd_are_protected_as_the_table_says(attack, netwo
     for place in [(today(n) + n * third // 3) % n for third in range(3)]:
         user = crowd.users[place]
         own = crowd.to_publish([user])
-        posts = experiment.live_and_shipped(setting, ATTACKS[attack], own, networks, crowd.public, None)
+        posts = poisoning.live_and_shipped(setting, ATTACKS[attack], own, networks, crowd.public, None)
         probes = len(crowd.probes_of(user))
-        here = [experiment.play(crowd, posts, load_extractor(row["extractor"])).rate.value for row in rows]
+        here = [game.play(crowd, posts, load_extractor(row["extractor"])).rate.value for row in rows]
         gaps = [abs(rate - row["by_user"][place]) * probes for rate, row in zip(here, rows, strict=True)]
         print(f"\n{attack}, user {place}: probes answered otherwise than shipped, by extractor: {gaps}")
         tipped, asked = tipped + sum(gaps), asked + probes * len(rows)
@@ -127,7 +128,7 @@ def test_todays_users_of_the_crowd_are_protected_as_the_table_says(attack, netwo
 
 @pytest.mark.parametrize("attack", protocol.read_protocol()["sifting"]["attacks"])
 def test_todays_users_poison_is_found_as_the_table_says(attack, networks):
-    setting = crowd_setting()
+    setting = crowd_setting(registered())
     crowd, asked = protocol.load_data(setting), protocol.read_protocol()["detecting"]
     place = today(asked["users"])
     how = {
@@ -138,7 +139,7 @@ def test_todays_users_poison_is_found_as_the_table_says(attack, networks):
     }
     row = tables.only(shipped.read_table("detecting").rows, **how)
     clean = crowd.pictures.of(crowd.users[place])
-    posts = experiment.live_and_shipped(setting, ATTACKS[attack], clean, networks, crowd.public, None)
+    posts = poisoning.live_and_shipped(setting, ATTACKS[attack], clean, networks, crowd.public, None)
     scores = detect.scores(detect.load_detector("network"), posts.pixels)
     here, there = int((scores > row["threshold"]).sum()), row["by_user"][place] * len(clean)
     print(f"\n{attack}, user {place}: {here} of {len(clean)} found here, {there:.0f} as shipped")
