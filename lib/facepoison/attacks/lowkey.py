@@ -31,7 +31,7 @@ from facepoison.extractors.prepared import prepared
 from facepoison.pictures import Pictures, to_float
 
 Perceptual = Callable[[Tensor], Callable[[Tensor], Tensor]]
-"""A perceptual distance, in two steps: given the clean pictures, float (B, 3, H, W) in [0, 1], it gives a differentiable
+"""A perceptual distance in two steps: of clean pictures, float (B, 3, H, W) in [0, 1], it makes a differentiable
 function of others of that shape, (B,), 0 for equal ones."""
 
 PERCEPTUAL: Mapping[str, Perceptual] = {"mse": squared_change_to, "dssim": dssim_to, "lpips": lpips_to}
