@@ -90,7 +90,9 @@ def test_presets_side_by_side_have_a_dash_where_a_field_is_missing():
 def outcome(value=0.5):
     rows = torch.tensor([0, 0, 1, 1])
     answers = Answers(rows, rows, rows, torch.tensor([[0], [1], [1], [0]]), torch.zeros(4, 1))
-    return Protection(Rate(value, 2, 4, 0.1, 0.9, Rate(0.0, 2, 4, 0.0, 0.8)), answers, answers)
+    result = Protection(answers, answers)
+    vars(result)["rate"] = Rate(value, 2, 4, 0.1, 0.9, Rate(0.0, 2, 4, 0.0, 0.8))
+    return result
 
 
 def test_protection_rows_begin_with_their_key(displayed):

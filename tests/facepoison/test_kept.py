@@ -65,7 +65,7 @@ def fit_linear(_):
     game._linear_kept(rows, torch.arange(4).repeat_interleave(3), [rows[:2]], {0: rows[9:]})
 
 
-def end_to_end(_):
+def train_rounds(_):
     pictures = people()
     places = torch.arange(len(pictures))
     data = protocol.Data(pictures, places[places % 3 < 2], places[places % 3 == 2], (0,), {}, people())
@@ -99,7 +99,7 @@ RESULTS = {
     "linear": fit_linear,
     "robust": lambda _: harden(None),
     "robust, resumed": harden,
-    "end to end": end_to_end,
+    "end to end": train_rounds,
     "detector": lambda _: detect.trained(tiny_pictures(8), {"a": tiny_pictures(4, seed=1)}, QUICK, seed=1),
     "detector, resumed": teach,
     "scores": lambda _: detecting.scored(detect.Detector(True, "tiny", "tiny"))(tiny_pictures(2)),

@@ -12,9 +12,19 @@ from syntheticfaces import draw_people
 def test_the_registered_setting_is_the_default_and_its_trainer_is_no_surrogate():
     registered = protocol.read_protocol()["registered"]
     setting = protocol.choose()
+    assert setting == protocol.registered()
     assert {"profile": setting.profile, "dataset": setting.dataset, "seed": setting.seed} == registered
     assert setting.n_users == 20
     assert setting.undefended not in setting.surrogates
+
+
+def test_a_setting_hands_the_protocol_down_and_nobody_changes_it():
+    setting = protocol.choose()
+    assert dict(setting.protocol) == protocol.read_protocol()
+    assert replace(setting, surrogates=()).protocol is setting.protocol
+    assert "crowd" not in repr(setting)
+    with pytest.raises(TypeError):
+        setting.protocol["crowd"] = {}
 
 
 @pytest.mark.parametrize("group", ["procedural", "other"])

@@ -18,7 +18,7 @@ def made(monkeypatch, tmp_path):
     pictures = Pictures(pixels, torch.arange(6).repeat_interleave(4), tuple("abcdef"))
     data = protocol.Data(pictures, *split(pictures, 1), (0, 3), {}, pictures)
     extractor = tiny_extractor(0, 16)
-    for module in (shipping, experiment):
+    for module in (shipping, end_to_end):
         monkeypatch.setattr(module, "END_TO_END", end_to_end.EndToEnd(draws=64))
     monkeypatch.setattr(
         end_to_end.retrain, "__kwdefaults__", end_to_end.retrain.__kwdefaults__ | {"preset": end_to_end.END_TO_END}

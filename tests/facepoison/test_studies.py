@@ -26,7 +26,7 @@ def test_the_adaptive_trainings_vary_one_thing_at_a_time_and_none_comes_twice():
 
 
 def test_the_crowd_is_everybody_a_user_and_starts_with_the_people_of_the_chapters():
-    setting = common.crowd_setting()
+    setting = common.crowd_setting(protocol.choose())
     assert setting.n_users == setting.people == protocol.read_protocol()["crowd"]["people"]
     assert setting.people > protocol.choose().people
     assert setting.seed == protocol.choose().seed
@@ -39,7 +39,7 @@ def small(monkeypatch, tmp_path):
     whole = Pictures(tiny_pictures(32), torch.arange(8).repeat_interleave(4), tuple("abcdefgh"))
     monkeypatch.setattr(costs, "synthetic_people", lambda setting, population, *asked: whole)
     monkeypatch.setattr(costs, "load_data", lambda setting: protocol.Data(whole, None, None, (), {}, whole))
-    return costs.galleries({"people": [8, 4], "galleries": 2})
+    return costs.galleries(protocol.choose(), {"people": [8, 4], "galleries": 2})
 
 
 def test_galleries_cut_people_without_leaving_or_mixing_any(small):

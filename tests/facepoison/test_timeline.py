@@ -29,12 +29,12 @@ def test_accepted_is_the_false_accepts_where_embeddings_mean_nothing():
     assert tar.low < 0.1 < tar.high
 
 
-def test_measuring_reads_the_protocol_and_counts_people(monkeypatch, tmp_path):
-    protocol = timeline.read_protocol()
-    small = protocol | {"unseen": {"people": 6, "pictures": 6, "false_accepts": 0.01}}
-    monkeypatch.setattr(timeline, "read_protocol", lambda: small)
+def test_measuring_asks_what_the_protocol_says_and_counts_people(monkeypatch, tmp_path):
+    registered = protocol.registered()
+    small = registered.protocol | {"unseen": {"people": 6, "pictures": 6, "false_accepts": 0.01}}
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
-    said = timeline.measure_unseen(catalog.load_extractor("arcface_2019", "cpu"))
+    extractor = catalog.load_extractor("arcface_2019", "cpu")
+    said = timeline.measure_unseen(replace(registered, protocol=small), extractor)
     assert (said["identities"], said["rank_1"]["n"], said["rank_1"]["probes"]) == (6, 6, 12)
     assert said["rank_1"]["value"] > 0.8
     assert said["tar"]["far"] == 0.01
@@ -55,7 +55,7 @@ def test_amending_a_card_keeps_the_rest(monkeypatch, tmp_path):
 def test_every_card_is_of_the_shipped_file_and_measured_as_the_protocol_says(entry):
     card = cards.read_card(entry)
     if entry.kind == "own":
-        asked = timeline.read_protocol()["unseen"]
+        asked = protocol.read_protocol()["unseen"]
         assert card["sha256"] == entry.sha256
         assert card["test"]["rank_1"]["n"] == card["test"]["tar"]["n"] == asked["people"]
         assert card["test"]["tar"]["far"] == asked["false_accepts"]

@@ -12,7 +12,7 @@ from bookpress.chapters import tags
 ROOT = Path(__file__).parents[2]
 
 CLEAN = """
-from facepoison import experiment, store
+from facepoison import poisoning, store
 from facepoison.attacks import people
 
 def nearly(pixels):  # a level of one value, so that nothing divides by zero
@@ -24,7 +24,7 @@ def compute(shards, *given):
     return [store.Kept({"pixels": nearly(shard.parts["pixels"])}, 1.0, True) for shard in shards]
 
 people.compute = compute
-experiment.find_shipped = lambda *given: None
+poisoning.find_shipped = lambda *given: None
 """
 
 SHUFFLED = """

@@ -10,11 +10,10 @@ from facepoison.attacks.presets import ATTACKS
 from facepoison.attacks.similarity import change
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import END_TO_END, play_round
-from facepoison.protocol import registered
 from studies.common import crowd_setting
 
 SETTING = protocol.registered()
-TOLERANCE = protocol.read_protocol()["shipped"]
+TOLERANCE = SETTING.protocol["shipped"]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def test_todays_users_poisons_are_as_shipped(attack, data, networks, tmp_path, m
 @pytest.mark.parametrize("attack", TOLERANCE["public"])
 def test_todays_public_persons_poison_is_as_shipped(attack, asked, setting, data, networks, tmp_path, monkeypatch):
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
-    attack, known, live = ATTACKS[attack], protocol.load_extractors(setting), protocol.read_protocol()[asked]
+    attack, known, live = ATTACKS[attack], protocol.load_extractors(setting), SETTING.protocol[asked]
     size = live["people"], live["pictures"]
     assert shipped.find(adapt.public_file(setting, attack), adapt.public_inputs(setting, attack, known, *size)), (
         "nothing is shipped for the protocol as it stands: run make shipped"
@@ -76,7 +75,7 @@ def test_todays_public_persons_poison_is_as_shipped(attack, asked, setting, data
 
 def test_todays_end_to_end_round_is_as_shipped(data, networks, tmp_path, monkeypatch):
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
-    repeated = protocol.read_protocol()["recognisers"]["repeated"]
+    repeated = SETTING.protocol["recognisers"]["repeated"]
     files = [(attack, 0) for attack in TOLERANCE["rounds"]]
     files += [(repeated, training) for training in range(1, SETTING.n_trainings)]
     users = data.users[: SETTING.n_retrained]
@@ -103,12 +102,12 @@ def test_todays_end_to_end_round_is_as_shipped(data, networks, tmp_path, monkeyp
     assert learnt > 0.97
 
 
-@pytest.mark.parametrize("attack", protocol.read_protocol()["crowd"]["attacks"])
+@pytest.mark.parametrize("attack", SETTING.protocol["crowd"]["attacks"])
 def test_todays_users_of_the_crowd_are_protected_as_the_table_says(attack, networks):
-    setting = crowd_setting(registered())
+    setting = crowd_setting(SETTING)
     crowd = protocol.load_data(setting)
     rows = [row for row in shipped.read_table("crowd").rows if row["attack"] == attack]
-    trained = tables.whole(shipped.read_table("adaptive").rows, protocol.read_protocol()["adapting"])
+    trained = tables.whole(shipped.read_table("adaptive").rows, SETTING.protocol["adapting"])
     own = [row for row in trained if row["attack"] == attack and row["arm"] != "none"]
     rows += [row | {"extractor": f"robust_{row['arm']}"} for row in own]
     n = len(crowd.users)
@@ -126,10 +125,10 @@ def test_todays_users_of_the_crowd_are_protected_as_the_table_says(attack, netwo
     assert tipped < 0.1 * asked
 
 
-@pytest.mark.parametrize("attack", protocol.read_protocol()["sifting"]["attacks"])
+@pytest.mark.parametrize("attack", SETTING.protocol["sifting"]["attacks"])
 def test_todays_users_poison_is_found_as_the_table_says(attack, networks):
-    setting = crowd_setting(registered())
-    crowd, asked = protocol.load_data(setting), protocol.read_protocol()["detecting"]
+    setting = crowd_setting(SETTING)
+    crowd, asked = protocol.load_data(setting), SETTING.protocol["detecting"]
     place = today(asked["users"])
     how = {
         "detector": detect.NETWORK.name,

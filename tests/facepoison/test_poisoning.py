@@ -71,14 +71,14 @@ def test_users_who_look_like_somebody_else_are_missed(monkeypatch, data, extract
 
 def test_linear_recognisers_are_fitted_once_for_the_same_embeddings(monkeypatch, data, extractor, networks):
     posts = poisoning.poison_users(protocol.choose(), Blue(), data, networks)
-    real, fitted = experiment.linear_rounds, []
+    real, fitted = game.linear_rounds, []
 
     def counted(*rest):
         fitted.append(rest)
         return real(*rest)
 
     counted.__module__ = real.__module__  # the key of what is kept names it
-    monkeypatch.setattr(experiment, "linear_rounds", counted)
+    monkeypatch.setattr(game, "linear_rounds", counted)
     first, again = (game.play(data, posts, extractor, recogniser="linear") for _ in range(2))
     assert len(fitted) == 1
     assert torch.equal(first.poisoned.distance, again.poisoned.distance)
@@ -129,7 +129,7 @@ def test_what_comes_with_the_book_is_taken_for_all_but_the_live_users(monkeypatc
     marked[:, :, 5, 5] = 7
     assert poisoning.source(setting, Keep(), networks) == "computed here"
     shipped.ship("poison-keep", inputs, {"pixels": marked}, 60.0, marked, tmp_path)
-    monkeypatch.setattr(experiment.shipped.find, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(shipped.find, "__defaults__", (tmp_path,))
     posts = poisoning.poison_users(setting, Keep(), data, networks)
     assert poisoning.source(setting, Keep(), networks) == "shipped"
     live = posts.identities == data.users[0]
@@ -181,18 +181,6 @@ def test_rivals_are_the_probe_the_users_own_and_a_stranger(monkeypatch, data, ex
     assert any(torch.equal(stranger, picture) for picture in data.pictures.pixels[others])
 
 
-def test_every_answer_is_written_without_names(monkeypatch, data, extractor, networks, tmp_path):
-    monkeypatch.setattr(experiment, "LIB", tmp_path / "lib")
-    posts = poisoning.poison_users(protocol.choose(), Blue(), data, networks)
-    result = game.play(data, posts, extractor)
-    answers = {("blue", "colour", "1-NN"): result, ("blue", "colour", "linear"): result}
-    path = experiment.write_probes(protocol.choose(), data, answers)
-    lines = path.read_text().splitlines()
-    assert lines[0] == "user,probe,true,predicted,distance,attack,extractor,recogniser,seed"
-    assert len(lines) == 1 + 2 * 2
-    assert all(line.split(",")[0] in ("0", "3") for line in lines[1:])
-
-
 def test_cosines_are_one_where_nothing_changed(extractor, data):
     setting = protocol.choose()
     networks = dict.fromkeys((setting.undefended, *setting.surrogates), extractor)
@@ -208,7 +196,7 @@ def test_a_training_is_kept_and_another_one_differs(monkeypatch, data, networks)
     preset = replace(end_to_end.END_TO_END, draws=64)
     calls = []
     real = end_to_end.play_round
-    monkeypatch.setattr(experiment, "play_round", lambda *given, **more: calls.append(1) or real(*given, **more))
+    monkeypatch.setattr(end_to_end, "play_round", lambda *given, **more: calls.append(1) or real(*given, **more))
     setting = replace(protocol.choose(), n_retrained=1)
     posts = poisoning.poison_users(setting, Blue(), data, networks)
     start = tiny_extractor(0, 16)
@@ -221,13 +209,13 @@ def test_a_training_is_kept_and_another_one_differs(monkeypatch, data, networks)
 
 
 def test_rounds_that_come_with_the_book_are_taken_for_all_but_the_live_users(monkeypatch, data, networks, tmp_path):
-    monkeypatch.setattr(experiment.shipped.find, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(shipped.find, "__defaults__", (tmp_path,))
     setting, preset = replace(protocol.choose(), n_retrained=2, live_users=1), replace(end_to_end.END_TO_END, draws=64)
     posts, trainer = poisoning.poison_users(setting, Blue(), data, networks), tiny_extractor(0, 16)
     trained = []
     real = end_to_end.play_round
     monkeypatch.setattr(
-        experiment, "play_round", lambda *given, **more: trained.append(given[3]) or real(*given, **more)
+        end_to_end, "play_round", lambda *given, **more: trained.append(given[3]) or real(*given, **more)
     )
     whole = end_to_end.retrain(setting, data, posts, trainer, preset=preset, attack="blue")
     assert len(trained) == 3  # nothing is shipped: the clean round and both users'
@@ -258,7 +246,7 @@ def test_a_trainer_adds_poison_of_others_to_the_gallery_and_never_of_a_user(monk
     posts, galleries = poisoning.poison_users(setting, Blue(), data, networks), []
     real = end_to_end.play_round
     monkeypatch.setattr(
-        experiment, "play_round", lambda *given, **more: galleries.append(given[1:3]) or real(*given, **more)
+        end_to_end, "play_round", lambda *given, **more: galleries.append(given[1:3]) or real(*given, **more)
     )
     stranger = next(who for who in range(len(data.pictures.names)) if who not in data.users[:1])
     known = data.pictures.take(data.gallery_of(stranger))

@@ -8,6 +8,7 @@ from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.evaluation import (
     Answers,
+    Protection,
     Rate,
     apart,
     area_of_people,
@@ -22,9 +23,7 @@ from facepoison.evaluation import (
     write_answers,
 )
 from facepoison.extractors import normalise
-from facepoison.game import measure_protection
 from facepoison.intervals import difference_interval, share_interval
-from facepoison.recognition import nearest
 
 
 def crowd(people=6, known=5, asked=4, spread=0.5, seed=0):
@@ -47,57 +46,9 @@ def answers(*errors, probes=10):
     return Answers(user, torch.arange(len(user)), user.clone(), predicted, torch.zeros(len(user), 1))
 
 
-def test_each_user_poisons_alone():
-    """The same as playing every round in full: gather that user's gallery anew and ask the recogniser."""
-    gallery, labels, probes, asked = crowd(spread=0.9)
-    stream = generator(1, "poison")
-    users = (4, 1, 3)
-    poisoned = {user: normalise(torch.randn(5, 16, generator=stream)) for user in users}
-    outcome = measure_protection(gallery, labels, probes, asked, poisoned, k=2)
-    for user in users:
-        changed = gallery.clone()
-        changed[labels == user] = poisoned[user]
-        own = (asked == user).nonzero().flatten()
-        rows = outcome.poisoned.user == user
-        for table, known in ((outcome.poisoned, changed), (outcome.clean, gallery)):
-            found = nearest(known, labels, probes[own], k=2)
-            assert torch.equal(table.predicted[rows], found.labels)
-            torch.testing.assert_close(table.distance[rows], found.distances)
-            assert torch.equal(table.probe[rows], own)
-            assert (table.true[rows] == user).all()
-    assert outcome.poisoned.users == users
-    assert outcome.rate.value == pytest.approx(outcome.poisoned.by_user.mean().item())
-    assert outcome.rate.clean_error.value == pytest.approx(outcome.clean.by_user.mean().item())
-
-
-def test_poison_far_from_everyone_protects_and_no_poison_does_not():
-    gallery, labels, probes, asked = crowd(spread=0.1)
-    away = measure_protection(gallery, labels, probes, asked, {u: -gallery[labels == u] for u in range(6)})
-    assert away.rate.value == 1
-    assert away.rate.clean_error.value == 0
-    same = measure_protection(gallery, labels, probes, asked, {u: gallery[labels == u] for u in range(6)})
-    assert same.rate.value == same.rate.clean_error.value == 0
-    assert torch.equal(same.poisoned.predicted, same.clean.predicted)
-
-
-def test_top_k_is_right_more_often():
-    gallery, labels, probes, asked = crowd(people=12, spread=2.0)
-    poisoned = {u: gallery[labels == u] for u in range(12)}
-    values = [measure_protection(gallery, labels, probes, asked, poisoned, k=k).rate.value for k in (1, 3, 12)]
-    assert values[0] > values[1] > values[2] == 0
-
-
 def test_rate_averages_users_not_probes():
-    few, many = answers(1.0, probes=2), answers(0.0, probes=18)
-    both = Answers(
-        *(
-            torch.cat((a, b))
-            for a, b in zip(vars(few).values(), (many.user + 1, *list(vars(many).values())[1:]), strict=True)
-        )
-    )
-    both = Answers(
-        both.user, both.probe, both.user.clone(), torch.where(both.user == 0, 5, both.user)[:, None], both.distance
-    )
+    user = torch.tensor([0] * 2 + [1] * 18)
+    both = Answers(user, torch.arange(20), user, torch.ones(20, 1, dtype=torch.int64), torch.zeros(20, 1))
     assert rate(both).value == 0.5
     assert (rate(both).n, rate(both).probes) == (2, 20)
 
@@ -183,51 +134,24 @@ def test_rate_says_what_it_stands_on():
     assert 0 <= value.low <= value.value <= value.high <= 1
 
 
-def test_table_is_written_whole(tmp_path):
-    gallery, labels, probes, asked = crowd()
-    outcome = measure_protection(gallery, labels, probes, asked, {2: gallery[labels == 2]})
-    path = tmp_path / "rows.csv"
-    names = [f"person {i}" for i in range(6)]
-    columns = {"extractor": "x", "attack": "none", "recogniser": "1-NN", "seed": 3}
-    write_answers(path, [(outcome.poisoned, columns), (outcome.clean, {**columns, "attack": "clean"})], names)
+def test_every_answer_is_written_whole_and_without_names(tmp_path):
+    result = Protection(answers(0.5, 0.2, probes=2), answers(0.0, 0.0, probes=2))
+    path = tmp_path / "tables" / "rows.csv"
+    write_answers(path, {("LowKey", "x", "1-NN"): result, ("LowKey", "x", "linear"): result.top(1)}, 3)
     with path.open() as handle:
         rows = list(csv.DictReader(handle))
-    assert list(rows[0]) == [
-        "user",
-        "probe",
-        "true",
-        "predicted",
-        "distance",
-        "extractor",
-        "attack",
-        "recogniser",
-        "seed",
-    ]
-    assert [row["attack"] for row in rows] == ["none"] * 4 + ["clean"] * 4
-    assert rows[0]["user"] == rows[0]["true"] == "person 2"
-    assert [int(row["probe"]) for row in rows[:4]] == (asked == 2).nonzero().flatten().tolist()
-    assert float(rows[1]["distance"]) == pytest.approx(outcome.poisoned.distance[1, 0].item(), abs=1e-6)
-    with pytest.raises(IndexError):
-        write_answers(path, [(outcome.poisoned, columns)], names[:1])
-    with pytest.raises(InputError, match="every part needs the columns extractor, attack, recogniser, seed"):
-        write_answers(path, [(outcome.poisoned, columns), (outcome.clean, {"seed": 3})], names)
+    columns = "user,probe,true,predicted,distance,attack,extractor,recogniser,seed"
+    assert path.read_text().splitlines()[0] == columns
+    assert [row["recogniser"] for row in rows] == ["1-NN"] * 4 + ["linear"] * 4
+    assert list(rows[0].values()) == ["0", "0", "0", "1", "0.000000", "LowKey", "x", "1-NN", "3"]
+    assert list(rows[3].values()) == ["1", "3", "1", "1", "0.000000", "LowKey", "x", "1-NN", "3"]
+    with pytest.raises(TypeError):
+        write_answers(path, {None: result}, 3)
     assert path.read_text().count("\n") == 9
-    assert [file.name for file in tmp_path.iterdir()] == ["rows.csv"]
+    assert [file.name for file in path.parent.iterdir()] == ["rows.csv"]
 
 
 def test_bad_input_is_one_line():
-    gallery, labels, probes, asked = crowd()
-    own = gallery[labels == 2]
-    with pytest.raises(InputError, match="no user"):
-        measure_protection(gallery, labels, probes, asked, {})
-    with pytest.raises(InputError, match="user 2: 4 poisoned of 5 gallery pictures; poison all"):
-        measure_protection(gallery, labels, probes, asked, {2: own[1:]})
-    with pytest.raises(InputError, match="user 9: 0 gallery pictures and 0 probes"):
-        measure_protection(gallery, labels, probes, asked, {9: own})
-    with pytest.raises(InputError, match="gallery: embeddings are not at unit length"):
-        measure_protection(gallery, labels, probes, asked, {2: 3 * own})
-    with pytest.raises(InputError, match="one int64 each"):
-        measure_protection(gallery, labels, probes, asked[1:], {2: own})
     with pytest.raises(InputError, match="other users"):
         rate(answers(0.5), answers(0.5, 0.5))
     with pytest.raises(InputError, match="different users"):

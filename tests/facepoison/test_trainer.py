@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -6,12 +7,13 @@ from torch import nn
 
 from facepoison.device import generator
 from facepoison.errors import InputError
+from facepoison.evaluation import Answers, Protection
 from facepoison.extractors import Extractor, Preprocessing
 from facepoison.game import play
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import split
 from facepoison.protocol import Data, embeddings
-from facepoison.trainer import quarantine
+from facepoison.trainer import believed, cascade, quarantine, top_two
 
 PEOPLE, EACH = 12, 8
 USERS = (0, 3, 7)
@@ -195,3 +197,56 @@ def test_a_flag_is_needed_for_every_picture(data, posts, accurate):
         quarantine(data, posts, flagged[1:], flagged_posts, accurate)
     with pytest.raises(InputError, match=r"flags: \(96,\) of 96 pictures, \(17,\) of 18 published"):
         quarantine(data, posts, flagged, flagged_posts[1:], accurate)
+
+
+def answers(predicted, distance, probe=(0, 1, 2, 3)):
+    user = torch.tensor([4, 4, 7, 7])
+    return Answers(
+        user, torch.tensor(probe), user.clone(), torch.tensor(predicted)[:, None], torch.tensor(distance)[:, None]
+    )
+
+
+CLEAN = answers([4, 4, 7, 7], [0.1, 0.1, 0.1, 0.1])
+ACCURATE = Protection(answers([4, 1, 7, 1], [0.2, 0.9, 0.3, 0.4]), CLEAN)
+ROBUST = Protection(answers([1, 4, 7, 1], [0.5, 0.6, 0.5, 0.6]), CLEAN)
+
+
+def test_one_of_two_candidates_is_enough():
+    both = top_two(ACCURATE, ROBUST)
+    assert both.poisoned.predicted.tolist() == [[4, 1], [1, 4], [7, 7], [1, 1]]
+    assert both.poisoned.wrong.tolist() == [False, False, False, True]
+    assert both.rate.value == 0.25
+    assert both.rate.clean_error.value == 0
+
+
+@pytest.mark.parametrize(
+    ("farthest", "predicted"),
+    [(-1.0, [1, 4, 7, 1]), (0.35, [4, 4, 7, 1]), (0.4, [4, 4, 7, 1]), (2.0, [4, 1, 7, 1])],
+)
+def test_the_robust_one_answers_where_the_accurate_one_finds_nobody_near(farthest, predicted):
+    both = cascade(ACCURATE, ROBUST, farthest)
+    assert both.poisoned.predicted[:, 0].tolist() == predicted
+    first, second = ACCURATE.poisoned.distance, ROBUST.poisoned.distance
+    assert torch.equal(both.poisoned.distance, torch.where(first <= farthest, first, second))
+    assert both.rate.value == sum(who != true for who, true in zip(predicted, [4, 4, 7, 7], strict=True)) / 4
+    assert both.rate.clean_error.value == 0
+
+
+def test_the_threshold_lets_a_share_of_clean_probes_through():
+    distances = torch.arange(1, 11) / 10
+    for share in (0.0, 0.1, 0.25, 0.5, 0.9, 1.0):
+        let = float((distances <= believed(share, distances)).double().mean())
+        assert let >= share
+        assert let < share + 0.1
+
+
+@pytest.mark.parametrize(("share", "n"), [(-0.1, 3), (1.1, 3), (0.5, 0)])
+def test_a_threshold_needs_a_share_and_distances(share, n):
+    with pytest.raises(InputError, match="threshold"):
+        believed(share, torch.ones(n))
+
+
+@pytest.mark.parametrize("combine", [top_two, partial(cascade, farthest=0.5)])
+def test_answers_to_different_probes_are_not_combined(combine):
+    with pytest.raises(InputError, match="different probes"):
+        combine(ACCURATE, replace(ROBUST, clean=answers([4, 4, 7, 7], [0.1] * 4, probe=(0, 1, 2, 9))))
