@@ -1,8 +1,9 @@
 """Face pictures, poisons and the recognisers that meet them: the library under the book *Poisoned Once*.
 
-Rooms are stacked in floors and no import runs upwards: ``device`` and ``store`` at the bottom, then ``pictures`` and
-``extractors``, ``poisons``, ``recognition`` and ``protection``, and ``figures`` on top. The public names of them all
-can be had from here: ``__init__.pyi`` lists them, and a room is imported when one of its names is first asked for.
+Rooms are stacked in floors and no import runs upwards: ``device`` and ``store`` at the bottom, then ``pictures``,
+``extractors`` and ``attacks``, then ``recognition`` and ``evaluation``, the ``game``, the ``trainer``'s answers, and
+``figures`` on top. The public names of them all can be had from here: ``__init__.pyi`` lists them, and a room is
+imported when one of its names is first asked for.
 """
 
 import ast

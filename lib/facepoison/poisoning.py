@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from facepoison.attacks.people import poison_people
 from facepoison.attacks.presets import find_attack, title_of
 from facepoison.attacks.similarity import change
 from facepoison.extractors import Extractor
-from facepoison.pictures import Pictures, resize
+from facepoison.pictures import Pictures
 from facepoison.protocol import Data, Setting, embeddings
 
 
@@ -131,31 +131,6 @@ def own_cosines(extractor: Extractor, clean: Tensor, poisoned: Tensor) -> Tensor
         poisoned: Their counterparts.
     """
     return (embeddings(extractor, clean) * embeddings(extractor, poisoned)).sum(dim=1)
-
-
-class Cosines(NamedTuple):
-    """Cosines between pictures and their poisons, float (N,) each.
-
-    Attributes:
-        surrogates: On a setting's surrogates, the mean over them.
-        undefended: On the undefended trainer's extractor.
-        halved: On that one, after the poison was halved in size and enlarged again.
-    """
-
-    surrogates: Tensor
-    undefended: Tensor
-    halved: Tensor
-
-
-def cosines(setting: Setting, networks: Mapping[str, Extractor], clean: Tensor, poisoned: Tensor) -> Cosines:
-    """How far pictures were moved, on the extractors that matter to a user; see ``own_cosines``."""
-    trainer = networks[setting.undefended]
-    size = poisoned.shape[-1]
-    own = [own_cosines(networks[name], clean, poisoned) for name in setting.surrogates]
-    halved = resize(resize(poisoned, size // 2), size)
-    return Cosines(
-        torch.stack(own).mean(dim=0), own_cosines(trainer, clean, poisoned), own_cosines(trainer, clean, halved)
-    )
 
 
 def shipped_gap(

@@ -181,17 +181,6 @@ def test_rivals_are_the_probe_the_users_own_and_a_stranger(monkeypatch, data, ex
     assert any(torch.equal(stranger, picture) for picture in data.pictures.pixels[others])
 
 
-def test_cosines_are_one_where_nothing_changed(extractor, data):
-    setting = protocol.choose()
-    networks = dict.fromkeys((setting.undefended, *setting.surrogates), extractor)
-    pixels = data.pictures.pixels[:3]
-    found = poisoning.cosines(setting, networks, pixels, pixels)
-    assert [len(each) for each in found] == [3, 3, 3]
-    torch.testing.assert_close(found.surrogates, torch.ones(3))
-    torch.testing.assert_close(found.undefended, torch.ones(3))
-    assert (found.halved > 0.99).all()
-
-
 def test_a_training_is_kept_and_another_one_differs(monkeypatch, data, networks):
     preset = replace(end_to_end.END_TO_END, draws=64)
     calls = []
