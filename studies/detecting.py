@@ -600,7 +600,15 @@ def evade(
     seed: int,
 ) -> store.Arrays:
     """LowKey that a detector's alarm holds back as well, uint8 (N, 3, H, W) under ``"pixels"``."""
-    return {"pixels": lowkey(clean, surrogates, preset, seed=seed, perceptual=detect.Evading(detector, **how))}
+    return {
+        "pixels": lowkey(
+            clean,
+            surrogates,
+            preset,
+            seed=seed,
+            perceptual=detect.Evading(detector, how["weight"], how["visible"], how["margin"]),
+        )
+    }
 
 
 def evading_shard(

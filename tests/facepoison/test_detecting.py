@@ -202,7 +202,7 @@ def test_a_reply_is_kept_and_belongs_to_one_detector(tmp_path, monkeypatch):
     monkeypatch.setattr(detecting, "LOWKEY", replace(detecting.LOWKEY, steps=2))
     asked, said = {"weight": 0.05, "margin": 4.0}, []
     first, second = (Detector(name=name, sha256=name).eval().requires_grad_(False) for name in ("first", "second"))
-    own = Pictures(tiny_pictures(5), torch.tensor([0, 0, 1, 1, 1]), ("a", "b"))
+    own = Pictures(tiny_pictures(5, 32), torch.tensor([0, 0, 1, 1, 1]), ("a", "b"))
     made = detecting.craft_replies(telling(said), own, [tiny_extractor(0)], first, asked)
     assert (made.pixels.shape, made.pixels.dtype) == (own.pixels.shape, torch.uint8)
     assert said == ["evading: 1 of 2 people", "evading: 2 of 2 people"]

@@ -81,7 +81,7 @@ def test_trainings_are_named_and_ordered_by_what_they_took():
 
 
 def test_every_arm_of_the_protocol_has_words():
-    assert {"none", *protocol.read_protocol()["adapting"]["arms"]} == set(tables.ARMS)
+    assert {"none", *protocol.read_protocol()["adapting"]["arms"]} == set(tables.ARMS) - {"lowkey"}
 
 
 def test_rows_are_crossed_in_the_order_of_the_table():
@@ -116,7 +116,7 @@ def test_rows_are_gathered_by_some_columns_and_then_by_attack():
 def test_of_each_attack_the_detector_is_picked_that_did_not_learn_it():
     rows = [
         {"detector": detector, "attack": attack, "transformation": "noise", "found": of(found)}
-        for detector, found in (("all but LowKey (MSE)", 0.2), ("all but Fawkes v1.0 high", 0.4), ("all three", 1.0))
+        for detector, found in (("all but LowKey", 0.2), ("all but Fawkes v1.0 high", 0.4), ("all three", 1.0))
         for attack in ("lowkey", "fawkes_v1_high")
     ]
     found = tables.without_own(rows)
