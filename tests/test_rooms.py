@@ -72,14 +72,13 @@ def test_a_room_imports_only_what_it_may_know(room, allowed):
     assert of_room(room), "there is no such room"
 
 
-TOO_LONG = {"studies.detecting"}  # waits for studies that keep scores instead of rates
 LONGEST = 500  # lines of a file
 DEEPEST = 9200  # lines of the library that a chapter runs on; 6500 is the aim
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_no_file_is_too_long_to_be_read_at_once(name):
-    assert len(KNOWN[name].read_text().splitlines()) <= LONGEST or name in TOO_LONG
+    assert len(KNOWN[name].read_text().splitlines()) <= LONGEST
 
 
 def test_no_public_name_has_two_meanings():

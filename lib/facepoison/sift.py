@@ -20,6 +20,8 @@ def sift(
     flagged_posts: Tensor,
     extractor: Extractor,
     robust: Extractor | None = None,
+    *,
+    k: int = 1,
 ) -> Protection:
     """The protocol with a detector in front: every user in turn poisons, everybody else may be flagged by mistake.
 
@@ -35,6 +37,7 @@ def sift(
         flagged_posts: Which of the published ones do, bool (M,).
         extractor: The trainer's accurate one.
         robust: For pictures set aside; None drops them.
+        k: An answer is right if the true identity is among the ``k`` nearest.
 
     Returns:
         The outcome; its clean round has the detector too, and so its clean error holds what all others pay.
@@ -76,7 +79,7 @@ def sift(
     after = before.clone()
     whose = torch.cat([torch.full((len(places),), user) for user, places in zip(users, own, strict=True)])
     after[torch.arange(len(asked)), whose] = rounds
-    return compared(users, own, before, after)
+    return compared(users, own, before, after, k=k)
 
 
 def _nearest_own(gallery: Tensor, labels: Tensor, probes: Tensor, who: Tensor) -> Tensor:
