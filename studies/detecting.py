@@ -142,12 +142,11 @@ def learnt(
 
 def detectors(run: Run) -> None:
     """The networks that come with the book, into ``data/detectors``."""
-    known = lessons(read_protocol()["detecting"])
-    poisons = taught_poisons(run)
-    for name, file in SHIPPED.items():
-        began = shipped.begin()
-        (network,) = taught(run, [known[name]], poisons)
-        said: dict[str, object] = {"command": run.command, "recipe": asdict(known[name].recipe)}
+    began, known = shipped.begin(), lessons(read_protocol()["detecting"])
+    given = [known[name] for name in SHIPPED]
+    networks = taught(run, given, taught_poisons(run))
+    for network, lesson, file in zip(networks, given, SHIPPED.values(), strict=True):
+        said: dict[str, object] = {"command": run.command, "recipe": asdict(lesson.recipe)}
         said |= shipped.provenance(began, time.time() - began.at) | {"test": "data/results/detecting.json"}
         write_weights(detect.DETECTORS / f"{file}.safetensors", network, said, half=True)
 
