@@ -28,7 +28,7 @@ from facepoison.store import describe, written_whole
 Key = tuple[str, ...]
 
 BETWEEN = " | "  # words of a key in a file
-SURE = 10.0  # beyond which a single picture's score says no more of its account
+ENOUGH = 10.0  # beyond which a single picture's score says no more of its account
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def share_of(hits: Tensor) -> Rate:
 
 
 def accounts(scores: Tensor, size: int) -> Tensor:
-    """Scores of accounts, float (people, accounts of each): the mean over ``size`` pictures, cut to +-``SURE`` before.
+    """Scores of accounts, float (people, accounts of each): the mean of ``size`` pictures cut to +-``ENOUGH``.
 
     Args:
         scores: Float (people, pictures).
@@ -137,7 +137,7 @@ def accounts(scores: Tensor, size: int) -> Tensor:
     """
     if not 1 <= size <= scores.shape[1]:
         raise InputError(f"accounts: {size} of {scores.shape[1]} pictures; judge them by 1 to {scores.shape[1]}")
-    return scores.clamp(-SURE, SURE).unfold(1, size, size).mean(dim=2)
+    return scores.clamp(-ENOUGH, ENOUGH).unfold(1, size, size).mean(dim=2)
 
 
 def every_threshold(clean: Tensor, poisoned: Tensor) -> list[tuple[float, float]]:
