@@ -49,7 +49,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
 	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
-	@$(BIN)/facepoison fetch lpips > /dev/null || echo "LPIPS is not here: LOWKEY_LPIPS alone needs it; get it with $(BIN)/facepoison fetch lpips"
+	@$(BIN)/facepoison fetch lpips > /dev/null || echo "LPIPS is not here, which LowKey needs: get it with $(BIN)/facepoison fetch lpips"
 	@touch $(STAMP)
 
 book: $(STAMP) ## run what changed, build and check the site

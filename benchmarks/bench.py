@@ -41,7 +41,7 @@ from torch import Tensor
 import fingerprint
 from facepoison.attacks.base import channels_last, start_noise
 from facepoison.attacks.fawkes_v1 import FAWKES_V1_HIGH, cloak, fawkes_v1
-from facepoison.attacks.lowkey import LOWKEY, PERCEPTUAL, ascend, blur, lowkey, mirrored
+from facepoison.attacks.lowkey import LOWKEY_MSE, PERCEPTUAL, ascend, blur, lowkey, mirrored
 from facepoison.device import device_kind, pick_device, synchronise, versions
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
@@ -118,17 +118,17 @@ def attacks(pixels: Tensor, given: Sequence[Extractor]) -> list[Attack]:
     # The wrapper is said to be in evaluation mode as well: torchattacks puts a model back into the mode that it states.
     given = [surrogate.eval() for surrogate in given]
     surrogates = [prepared(surrogate).eval() for surrogate in given]
-    start = start_noise(pixels, LOWKEY.start, SEED, "lowkey")
+    start = start_noise(pixels, LOWKEY_MSE.start, SEED, "lowkey")
     picture = clean + start
-    four = mirrored(picture, blur(picture, LOWKEY))
+    four = mirrored(picture, blur(picture, LOWKEY_MSE))
     few = FAWKES_V1_HIGH.extractors
     modifier = start_noise(pixels, FAWKES_V1_HIGH.start, SEED, "fawkes v1.0")
 
     def lowkey_steps(n: int) -> Tensor:
-        return ascend(clean, start, surrogates, replace(LOWKEY, steps=n), PERCEPTUAL[LOWKEY.perceptual])
+        return ascend(clean, start, surrogates, replace(LOWKEY_MSE, steps=n), PERCEPTUAL[LOWKEY_MSE.perceptual])
 
     def lowkey_whole(n: int) -> Tensor:
-        return lowkey(pixels, given, replace(LOWKEY, steps=n), seed=SEED, batch=batch)
+        return lowkey(pixels, given, replace(LOWKEY_MSE, steps=n), seed=SEED, batch=batch)
 
     def fawkes_steps(n: int) -> Tensor:
         return cloak(clean, modifier, surrogates[:few], replace(FAWKES_V1_HIGH, steps=n))
@@ -141,7 +141,7 @@ def attacks(pixels: Tensor, given: Sequence[Extractor]) -> list[Attack]:
 
     name, steps = FAWKES_V1_HIGH.title, FAWKES_V1_HIGH.steps
     return [
-        Attack("lowkey", "LowKey", LOWKEY.steps, lowkey_steps, lowkey_whole, last(four), surrogates, given),
+        Attack("lowkey", LOWKEY_MSE.title, LOWKEY_MSE.steps, lowkey_steps, lowkey_whole, last(four), surrogates, given),
         Attack("fawkes", name, steps, fawkes_steps, fawkes_whole, last(clean), surrogates[:few], given[:few]),
     ]
 

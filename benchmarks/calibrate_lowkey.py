@@ -1,4 +1,4 @@
-"""Where LOWKEY's weight comes from: python benchmarks/calibrate_lowkey.py [--size 112] [--perceptual mse dssim].
+"""Where LOWKEY_MSE's weight comes from: python benchmarks/calibrate_lowkey.py [--size 112] [--perceptual mse dssim].
 
 Finds the weight at which poisons of synthetic people from the validation population, who appear in no result, have a
 PSNR of 30 dB, and prints what else they then have, beside the one original output that the book knows of.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from facepoison.attacks.lowkey import LOWKEY, PERCEPTUAL, LowKey, lowkey, weight_for
+from facepoison.attacks.lowkey import LOWKEY_MSE, PERCEPTUAL, LowKey, lowkey, weight_for
 from facepoison.attacks.similarity import change
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures.synthetic import make_pictures
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=10)
     parser.add_argument("--pictures", type=int, default=1, help="of each")
     parser.add_argument("--target", type=float, default=30.0, help="mean PSNR in decibels")
-    parser.add_argument("--perceptual", nargs="+", default=[LOWKEY.perceptual], choices=sorted(PERCEPTUAL))
+    parser.add_argument("--perceptual", nargs="+", default=[LOWKEY_MSE.perceptual], choices=sorted(PERCEPTUAL))
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
 
@@ -42,9 +42,9 @@ def main() -> None:
 
     print(f"{len(pixels)} pictures at {options.size} px; surrogates {', '.join(s.name for s in surrogates)}")
     print("original output (one picture): PSNR 30.0 dB, SSIM 0.86, mean change 5.6 and largest 33 levels")
-    show(LOWKEY)
+    show(LOWKEY_MSE)
     for name in options.perceptual:
-        preset = replace(LOWKEY, perceptual=name)
+        preset = replace(LOWKEY_MSE, perceptual=name)
         show(weight_for(pixels, surrogates, preset, seed=options.seed, target=options.target))
 
 

@@ -144,16 +144,16 @@ def unknown(run: Run) -> None:
     data = some[0][0]
     posted = {name: posts for name, (_, posts) in zip(crowds_posts, some, strict=True)}
     networks = {name: load_extractor(name) for name in (*setting.surrogates, *asked["elsewhere"], *names)}
-    shaken = {name: eot_surrogate(networks[name], asked["hardened"]) for name in setting.surrogates}
+    shaken = {name: eot_surrogate(networks[name], asked["eot"]) for name in setting.surrogates}
     elsewhere = replace(setting, surrogates=tuple(asked["elsewhere"]))
     alone = replace(setting, surrogates=(reply,))
     together = replace(setting, surrogates=(reply, *setting.surrogates))
     others = {name: (setting, ATTACKS[name], networks) for name in setting.attacks if name not in posted} | {
-        "lowkey on other surrogates": (elsewhere, LOWKEY, networks),
-        "lowkey, louder": (setting, replace(LOWKEY, weight=asked["weight"]), networks),
-        "lowkey, hardened": (setting, LOWKEY, shaken),
-        "lowkey on the robust extractor": (alone, LOWKEY, networks),
-        "lowkey on the robust extractor and others": (together, LOWKEY, networks),
+        f"{LOWKEY.title} on other surrogates": (elsewhere, LOWKEY, networks),
+        f"{LOWKEY.title}, louder": (setting, replace(LOWKEY, weight=asked["weight"]), networks),
+        f"{LOWKEY.title}, EOT": (setting, LOWKEY, shaken),
+        f"{LOWKEY.title} on the robust extractor": (alone, LOWKEY, networks),
+        f"{LOWKEY.title} on the robust extractor and others": (together, LOWKEY, networks),
     }
     for name, (how, attack, known) in others.items():
         posted[name] = users_posts(run, how, attack, data, known, name)

@@ -60,12 +60,26 @@ def crowd_setting() -> Setting:
     return replace(registered(), people=asked["people"], per_person=asked["pictures"], n_users=asked["people"])
 
 
-def crowd_posts(run: Run) -> tuple[Setting, Data, dict[str, Pictures]]:
-    """The crowd, and what each of it publishes by attack."""
+def crowd_poisons(run: Run, attack: Attack, users: int | None = None) -> Pictures:
+    """All pictures of the first users of the crowd, by default of everybody, poisoned, user by user."""
     setting = crowd_setting()
     data, networks = load_data(setting), load_extractors(setting)
-    attacks = read_protocol()["crowd"]["attacks"]
-    return setting, data, {name: users_posts(run, setting, find_attack(name), data, networks) for name in attacks}
+    people = data.pictures.identities
+    places = torch.cat([(people == user).nonzero().flatten() for user in data.users[:users]])
+    return poisoned(run, attack, data.pictures.take(places), setting, networks, data.public)
+
+
+def at_gallery(data: Data, posts: Pictures) -> Pictures:
+    """Of what users post, all of their pictures, the part that the trainer finds in the gallery."""
+    places = [(data.pictures.identities == user).nonzero().flatten() for user in posts.people]
+    return posts.take(torch.isin(torch.cat(places), data.gallery))
+
+
+def crowd_posts(run: Run) -> tuple[Setting, Data, dict[str, Pictures]]:
+    """The crowd, and by attack what the trainer finds of it."""
+    setting = crowd_setting()
+    data, attacks = load_data(setting), read_protocol()["crowd"]["attacks"]
+    return setting, data, {name: at_gallery(data, crowd_poisons(run, find_attack(name))) for name in attacks}
 
 
 def users_posts(

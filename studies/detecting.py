@@ -31,8 +31,18 @@ from facepoison.protection import Answers
 from facepoison.protocol import load_data, load_extractors, read_protocol, synthetic_people
 from facepoison.shards import Shard, compute
 from facepoison.sift import sift
-from studies.common import SCRATCH, Run, counting, crowd_setting, poisoned, registered, script
-from studies.rates import Score, at_gallery
+from studies.common import (
+    SCRATCH,
+    Run,
+    at_gallery,
+    counting,
+    crowd_poisons,
+    crowd_setting,
+    poisoned,
+    registered,
+    script,
+)
+from studies.rates import Score
 
 BASELINES: tuple[Baseline, ...] = ("linear baseline", "boosted trees")
 SHIPPED = {NETWORK.name: "network", RESIDUAL.name: "residual"}
@@ -73,14 +83,10 @@ def first_taught(people: int, pictures: int) -> Pictures:
 
 def users_poisons(run: Run, attacks: Iterable[str]) -> dict[str, Pictures]:
     """By attack what the first of the crowd post, all of their pictures; weaker attacks by fewer of them."""
-    asked, setting = read_protocol()["detecting"], crowd_setting()
-    data, networks = load_data(setting), load_extractors(setting)
-    posted = {}
+    asked, posted = read_protocol()["detecting"], {}
     for attack in attacks:
-        users = data.users[: asked["weaker_users" if attack in asked["weaker"] else "users"]]
-        places = torch.cat([(data.pictures.identities == user).nonzero().flatten() for user in users])
-        clean = data.pictures.take(places)
-        posted[attack] = poisoned(run, find_attack(attack), clean, setting, networks, data.public)
+        users = asked["weaker_users" if attack in asked["weaker"] else "users"]
+        posted[attack] = crowd_poisons(run, find_attack(attack), users)
     return posted
 
 
@@ -327,7 +333,8 @@ def evade(
     seed: int,
 ) -> store.Arrays:
     """LowKey that a detector's alarm holds back as well, uint8 (N, 3, H, W) under ``"pixels"``."""
-    return {"pixels": lowkey(clean, surrogates, preset, seed=seed, perceptual=detect.Evading(detector, **how))}
+    alarm = detect.Evading(detector, how["weight"], how["visible"], how["margin"])
+    return {"pixels": lowkey(clean, surrogates, preset, seed=seed, perceptual=alarm)}
 
 
 def evading_shard(

@@ -19,14 +19,13 @@ from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import first_users, split
 from facepoison.protocol import Data, Setting, read_protocol
-from studies.common import RealPeople, Run, poisoned, script, write
+from studies.common import RealPeople, Run, at_gallery, poisoned, script, write
 from studies.detecting import BASELINES, SHIPPED, TAKEN_TIMES, craft_replies, learnt, scored
 from studies.rates import (
     Score,
     Sifting,
     accounts_of,
     ask,
-    at_gallery,
     curves_of,
     flagged_of,
     mean_of,

@@ -17,7 +17,7 @@ from facepoison.pictures.transforms import TRANSFORMATIONS, transform
 from facepoison.protection import difference, share
 from facepoison.protocol import Data
 from facepoison.sift import sift
-from studies.common import Run, registered
+from studies.common import Run, at_gallery, registered
 
 EVERYTHING = "everything"  # one threshold, set on clean pictures after every transformation
 Score = Callable[[Tensor], Tensor]
@@ -207,12 +207,6 @@ def curves_of(
             for attack, posted in answer.posted[transformation].items():
                 row[attack] = share(posted > limit, people[attack])
             yield row
-
-
-def at_gallery(data: Data, posts: Pictures) -> Pictures:
-    """Of what users post, all of their pictures, the part that the trainer finds in the gallery."""
-    places = [(data.pictures.identities == user).nonzero().flatten() for user in posts.people]
-    return posts.take(torch.isin(torch.cat(places), data.gallery))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from facepoison.adapt import harden
 from facepoison.attacks.base import Attack
 from facepoison.attacks.fawkes_v03 import FAWKES_V03_HIGH, FawkesV03, fawkes_v03
 from facepoison.attacks.fawkes_v1 import FAWKES_V1_HIGH, FAWKES_V1_LOW, FAWKES_V1_MID, FawkesV1, fawkes_v1
-from facepoison.attacks.lowkey import LOWKEY, LOWKEY_LPIPS, LOWKEY_MSE, LowKey, lowkey
+from facepoison.attacks.lowkey import LOWKEY, LOWKEY_MSE, LowKey, lowkey
 from facepoison.attacks.people import poison_people
 from facepoison.attacks.presets import find_attack
 from facepoison.attacks.similarity import Change, change
@@ -35,7 +35,6 @@ __all__ = [
     "FAWKES_V1_LOW",
     "FAWKES_V1_MID",
     "LOWKEY",
-    "LOWKEY_LPIPS",
     "LOWKEY_MSE",
     "Answers",
     "Attack",

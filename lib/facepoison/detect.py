@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 import fingerprint
+from facepoison.attacks.lowkey import Perceptual
 from facepoison.attacks.lpips import lpips_to
 from facepoison.device import batches, generator, pick_device
 from facepoison.errors import InputError
@@ -356,23 +357,25 @@ def by_account(logits: Tensor, people: Tensor, size: int) -> tuple[Tensor, Tenso
 
 @dataclass(frozen=True)
 class Evading:
-    """The user's reply: LPIPS, and what else LowKey is then held back by, a detector's alarm.
+    """The user's reply: what LowKey is held back by besides the change that can be seen.
 
     Attributes:
         detector: A copy of the trainer's.
         weight: Of the detector, in units of the squared distance that the attack maximises.
         visible: The attack's own weight of what can be seen, by which ``weight`` is divided: the attack multiplies.
         margin: How far below zero the logit is pushed; below that nothing is gained.
+        perceptual: The attack's own distance.
     """
 
     detector: Detector = field(repr=False)
     weight: float
     visible: float
     margin: float
+    perceptual: Perceptual = lpips_to
 
     def __call__(self, clean: Tensor) -> Callable[[Tensor], Tensor]:
         """As ``lowkey.Perceptual``, of float pictures (B, 3, H, W)."""
-        unlike = lpips_to(clean)
+        unlike = self.perceptual(clean)
 
         def distance(pictures: Tensor) -> Tensor:
             alarm = F.relu(self.detector(pictures) + self.margin)

@@ -18,6 +18,7 @@ ARMS = {
     "control": "clean pictures (control)",
     "fawkes_v1_high": "Fawkes v1.0 high",
     "lowkey": "LowKey",
+    "lowkey_mse": "LowKey (MSE)",
     "both": "both attacks",
 }
 """What the arms of studies of the adaptive trainer were trained on."""
@@ -26,7 +27,7 @@ WAYS = {
     "accurate": "no answer to poison",
     "robust_control": "trained further on clean pictures (control)",
     "robust_fawkes_v1_high": "trained on Fawkes v1.0 high",
-    "robust_lowkey": "trained on LowKey",
+    "robust_lowkey_mse": "trained on LowKey (MSE)",
     "robust_both": "trained on both attacks",
     "top two": "Top-2: no answer to poison, and trained on both",
     "fall back": "trained on both where the nearest picture is far",
@@ -35,7 +36,12 @@ WAYS = {
 }
 """What a trainer does in the study ``costs``."""
 
-REPLY = {"lowkey": "LowKey", "lowkey that evades": "LowKey that evades"}
+REPLY = {
+    "lowkey": "LowKey",
+    "lowkey that evades": "LowKey that evades",
+    "lowkey_mse": "LowKey (MSE)",
+    "lowkey_mse that evades": "LowKey (MSE) that evades",
+}
 """What users post in the study ``evading``."""
 
 

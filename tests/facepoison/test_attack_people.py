@@ -6,7 +6,7 @@ from tiny import Keep, tiny_extractor, tiny_pictures
 
 from facepoison.attacks import people as shards_of
 from facepoison.attacks.fawkes_v03 import FAWKES_V03_HIGH
-from facepoison.attacks.lowkey import LOWKEY
+from facepoison.attacks.lowkey import LOWKEY_MSE
 from facepoison.attacks.people import poison_people
 from facepoison.errors import InputError
 from facepoison.pictures import Pictures
@@ -28,7 +28,7 @@ def kept(tmp_path):
 
 def test_people_are_poisoned_as_users_are_and_a_killed_run_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(shards_of, "FULL", 6)
-    attack, surrogates, everybody = replace(LOWKEY, steps=2), [tiny_extractor(1)], people(5, 3)
+    attack, surrogates, everybody = replace(LOWKEY_MSE, steps=2), [tiny_extractor(1)], people(5, 3)
     told = []
     whole = poison_people(attack, everybody, surrogates, seed=1, progress=lambda *done: told.append(done))
     assert told == [(6, 15), (12, 15), (15, 15)]  # whole people, until a batch is full
@@ -74,7 +74,7 @@ def test_a_targeted_attack_has_each_persons_pictures_alone_and_sees_the_public()
 
 
 def test_public_pictures_are_no_part_of_what_does_not_look_at_them(tmp_path):
-    attack, surrogates = replace(LOWKEY, steps=2), [tiny_extractor(1)]
+    attack, surrogates = replace(LOWKEY_MSE, steps=2), [tiny_extractor(1)]
     for public in (None, people(2, 1), people(3, 1)):
         poison_people(attack, people(2, 2), surrogates, seed=1, public=public)
     assert len(kept(tmp_path)) == 1

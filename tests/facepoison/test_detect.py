@@ -8,8 +8,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from facepoison import detect
-from facepoison.attacks.lowkey import LOWKEY, lowkey
-from facepoison.attacks.similarity import squared_change
+from facepoison.attacks.lowkey import LOWKEY_MSE, lowkey
+from facepoison.attacks.similarity import squared_change, squared_change_to
 from facepoison.detect import Detector, DetectorRecipe, area, by_account, precision, scores, threshold, train_detector
 from facepoison.device import generator
 from facepoison.errors import InputError
@@ -339,18 +339,20 @@ class TestEvading:
         loud, logits = to_float(checker(smooth(3, 5))), detector(to_float(checker(smooth(3, 5))))
         margin = 2 - float(logits.min())
         expected = squared_change(loud, clean) + 0.05 / 330 * (logits + margin)
-        torch.testing.assert_close(detect.Evading(detector, 0.05, 330.0, margin)(loud, clean), expected)
-        silent = detect.Evading(detector, 0.05, 330.0, -float(logits.max()) - 1)(loud, clean)
+        torch.testing.assert_close(
+            detect.Evading(detector, 0.05, 330.0, margin, squared_change_to)(clean)(loud), expected
+        )
+        silent = detect.Evading(detector, 0.05, 330.0, -float(logits.max()) - 1, squared_change_to)(clean)(loud)
         torch.testing.assert_close(silent, squared_change(loud, clean))
 
     def test_lowkey_that_evades_is_flagged_less_and_still_moves_embeddings(self, clean):
-        surrogate, preset = tiny_extractor(0), replace(LOWKEY, steps=15, weight=30.0)
+        surrogate, preset = tiny_extractor(0), replace(LOWKEY_MSE, steps=15, weight=30.0)
         posts = smooth(6, 7)
         usual = lowkey(posts, [surrogate], preset, seed=1)
         poison = {"lowkey": lowkey(clean, [tiny_extractor(1)], preset, seed=1)}
         found = trained(clean, poison, replace(QUICK, draws=1280, transformed=0.0))
         assert area(scores(found, smooth(60, 3)), scores(found, usual)) > 0.95
-        alarm = detect.Evading(found, 0.05, preset.weight, 4.0)
+        alarm = detect.Evading(found, 0.05, preset.weight, 4.0, squared_change_to)
         reply = lowkey(posts, [surrogate], preset, seed=1, perceptual=alarm)
         assert (scores(found, reply) < scores(found, usual) - 3).all()
         assert (scores(found, reply) < 0).all()

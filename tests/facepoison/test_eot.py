@@ -5,7 +5,7 @@ import torch
 from tiny import tiny_extractor, tiny_pictures
 
 from facepoison.attacks.eot import eot_surrogate
-from facepoison.attacks.lowkey import LOWKEY, lowkey
+from facepoison.attacks.lowkey import LOWKEY_MSE, lowkey
 from facepoison.errors import InputError
 from facepoison.extractors import embed
 from facepoison.extractors.catalog import load_extractor
@@ -32,14 +32,14 @@ def test_another_rounding_of_the_pictures_meets_the_same_changes():
 
 def test_an_attack_begins_anew_whatever_its_surrogate_saw_before():
     surrogate, pixels = eot_surrogate(tiny_extractor(), 1), tiny_pictures(2)
-    preset = replace(LOWKEY, steps=3)
+    preset = replace(LOWKEY_MSE, steps=3)
     first = lowkey(pixels, [surrogate], preset, seed=1)
     assert torch.equal(first, lowkey(pixels, [surrogate], preset, seed=1))
 
 
 def test_hardened_poison_survives_shrinking_better():
     extractor, pixels = load_extractor("cosface_2018", "cpu"), make_pictures("hardened", 6, 1, 64, 1).pixels
-    preset = replace(LOWKEY, blur_size=1)  # without the blurred copy, LowKey's own way to survive
+    preset = replace(LOWKEY_MSE, blur_size=1)  # without the blurred copy, LowKey's own way to survive
 
     def left(surrogate):
         poisoned = lowkey(pixels, [surrogate], preset, seed=1)

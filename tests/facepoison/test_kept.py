@@ -50,7 +50,7 @@ def setting(**changes):
 
 def poison(attack, surrogate=None):
     quick = replace(ATTACKS[attack], steps=2)
-    return poison_shard(quick, tiny_pictures(2), [surrogate or tiny_extractor()], seed=1, public=people())
+    return poison_shard(quick, tiny_pictures(2, 32), [surrogate or tiny_extractor()], seed=1, public=people())
 
 
 def read_photographs(folder):
@@ -92,7 +92,7 @@ def harden(folder, poisons=None, draws=8):
 
 RESULTS = {
     **{attack: functools.partial(lambda attack, _: poison(attack), attack) for attack in ATTACKS},
-    "lowkey, hardened": lambda _: poison("lowkey", eot_surrogate(tiny_extractor(), 1)),
+    "lowkey, EOT": lambda _: poison("lowkey", eot_surrogate(tiny_extractor(), 1)),
     "embeddings": lambda _: protocol.embeddings(tiny_extractor(), tiny_pictures(2)),
     "made": lambda _: protocol.synthetic_people(setting(), "illustration", 1, 1, 32),
     "aligned": read_photographs,
@@ -105,7 +105,11 @@ RESULTS = {
     "scores": lambda _: detecting.scored(detect.Detector(True, "tiny", "tiny"))(tiny_pictures(2)),
     "statistics": lambda _: baselines.kept_statistics(tiny_pictures(2)),
     "evading": lambda _: detecting.evading_shard(
-        tiny_pictures(2), [tiny_extractor()], detect.Detector(True, "tiny", "tiny"), {"weight": 1.0, "margin": 1.0}, 1
+        tiny_pictures(2, 32),
+        [tiny_extractor()],
+        detect.Detector(True, "tiny", "tiny"),
+        {"weight": 1.0, "margin": 1.0},
+        1,
     ).remembered(),
     "extractor, resumed": train,
     "pictures, resumed": lambda folder: training_pictures(

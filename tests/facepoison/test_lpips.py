@@ -10,7 +10,7 @@ import torch
 from tiny import tiny_extractor
 
 from facepoison.attacks import lpips
-from facepoison.attacks.lowkey import LOWKEY_LPIPS, lowkey
+from facepoison.attacks.lowkey import LOWKEY, lowkey
 from facepoison.attacks.similarity import change
 from facepoison.errors import InputError
 
@@ -87,7 +87,7 @@ def reference(picture, other, weights):
 
 def test_it_is_what_its_definition_says(weights):
     pictures, others = torch.rand(2, 3, 48, 40, generator=stream(1)), torch.rand(2, 3, 48, 40, generator=stream(2))
-    found = lpips.distance(pictures, others, weights)
+    found = lpips.distance_to(others, weights)(pictures)
     for got, one, two in zip(found, pictures, others, strict=True):
         expected = reference(*(2 * x.double().numpy() - 1 for x in (one, two)), weights)
         assert float(got) == pytest.approx(expected, rel=1e-4)
@@ -95,7 +95,7 @@ def test_it_is_what_its_definition_says(weights):
 
 def test_equal_pictures_are_at_no_distance_and_have_a_gradient(weights):
     picture = torch.rand(1, 3, 32, 32, generator=stream(3)).requires_grad_()
-    found = lpips.distance(picture, picture.detach(), weights)
+    found = lpips.distance_to(picture.detach(), weights)(picture)
     (gradient,) = torch.autograd.grad(found.sum(), picture)
     assert float(found.detach()) == 0
     assert bool(gradient.isfinite().all())
@@ -150,7 +150,7 @@ def test_pip_gets_the_archive_by_its_hash_or_says_why_not(published, monkeypatch
 
 def test_lowkey_is_held_back_by_it_and_says_what_to_do_without(weights, published, monkeypatch):
     pixels = torch.randint(0, 256, (2, 3, 32, 32), generator=stream(4), dtype=torch.uint8)
-    preset, surrogates = replace(LOWKEY_LPIPS, steps=10), [tiny_extractor(1, 32)]
+    preset, surrogates = replace(LOWKEY, steps=10), [tiny_extractor(1, 32)]
     with pytest.raises(InputError, match="facepoison fetch lpips"):
         lowkey(pixels, surrogates, preset, seed=1)
     monkeypatch.setattr(lpips, "_download", lambda folder: archive(folder, weights))

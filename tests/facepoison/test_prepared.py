@@ -189,7 +189,7 @@ def test_what_draws_at_random_draws_the_same():
 
 
 ATTACKS = {
-    "LowKey": lambda pixels, on: replace(lowkey.LOWKEY, weight=50.0)(pixels, on, seed=1),
+    "LowKey": lambda pixels, on: replace(lowkey.LOWKEY_MSE, weight=50.0)(pixels, on, seed=1),
     "Fawkes v1.0": lambda pixels, on: replace(fawkes_v1.FAWKES_V1_HIGH, steps=40)(pixels, on, seed=1),
     "Fawkes v0.3": lambda pixels, on: fawkes_v03.fawkes_v03(
         pixels,

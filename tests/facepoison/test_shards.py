@@ -13,7 +13,7 @@ from tiny import Keep, tiny_extractor, tiny_pictures
 from facepoison import shards as module
 from facepoison import store
 from facepoison.attacks import people as cut
-from facepoison.attacks.lowkey import LOWKEY
+from facepoison.attacks.lowkey import LOWKEY_MSE
 from facepoison.attacks.people import poison_people
 from facepoison.errors import InputError
 from facepoison.extractors import Preprocessing
@@ -133,7 +133,7 @@ class Dies(Keep):
 @pytest.mark.slow
 def test_processes_poison_to_the_byte_as_one_does_and_a_dead_one_is_told_of(tmp_path, monkeypatch):
     monkeypatch.setattr(cut, "FULL", 4)
-    attack, surrogates, everybody, told = replace(LOWKEY, steps=2), [tiny_extractor(1)], people(4, 4), []
+    attack, surrogates, everybody, told = replace(LOWKEY_MSE, steps=2), [tiny_extractor(1)], people(4, 4), []
     with processes(2) as pool:
         many = poison_people(attack, everybody, surrogates, seed=1, pool=pool, progress=lambda *done: told.append(done))
         with pytest.raises(InputError, match="whoever computed a shard is gone"):
@@ -212,7 +212,7 @@ def onnx_extractor(tmp_path):
 
 
 def test_a_converted_surrogate_can_be_sent_and_stays_the_same(tmp_path, elsewhere):
-    surrogates, attack, everybody = [onnx_extractor(tmp_path)], replace(LOWKEY, steps=2), people(1, 4)
+    surrogates, attack, everybody = [onnx_extractor(tmp_path)], replace(LOWKEY_MSE, steps=2), people(1, 4)
     away = poison_people(attack, everybody, surrogates, seed=1, pool=elsewhere[0])
     (sent,) = elsewhere[1]
     assert [path.stem for path in (tmp_path / "elsewhere").rglob("*.safetensors")] == [sent]

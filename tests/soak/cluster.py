@@ -21,7 +21,7 @@ from shaken import LOG, begun, crowd, killer, logged, pids, same
 
 from facepoison import shards
 from facepoison.attacks import people as cut
-from facepoison.attacks.lowkey import LOWKEY
+from facepoison.attacks.lowkey import LOWKEY_MSE
 from facepoison.attacks.people import poison_people
 from facepoison.extractors.catalog import load_extractor
 
@@ -48,10 +48,10 @@ def main() -> int:
 
 
 def steps_of(seconds, pixels, surrogates):
-    """How many steps of LowKey take so long on one shard here."""
+    """How many steps of LowKey (MSE) take so long on one shard here."""
     for steps in (2, 10):
         start = time.monotonic()  # the first is slower
-        replace(LOWKEY, steps=steps)(pixels, surrogates, seed=1)
+        replace(LOWKEY_MSE, steps=steps)(pixels, surrogates, seed=1)
     return max(2, round(10 * seconds / (time.monotonic() - start)))
 
 
@@ -60,7 +60,7 @@ def soak(folder, given, say) -> int:
     cut.FULL = EACH
     people, surrogates = crowd(given.people, EACH), [load_extractor(name, device="cpu") for name in SURROGATES]
     attack = logged(steps_of(given.seconds, people.pixels[:EACH], surrogates))
-    say(f"{given.people} shards, LowKey by {attack.steps} steps")
+    say(f"{given.people} shards, LowKey (MSE) by {attack.steps} steps")
 
     def run(name, pool=None):
         def progress(done, of):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facepoison.attacks.lowkey import LOWKEY, LowKey
+from facepoison.attacks.lowkey import LOWKEY_MSE, LowKey
 from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.synthetic import make_pictures
@@ -37,8 +37,8 @@ class Logged(LowKey):
 
 
 def logged(steps: int) -> Logged:
-    """LowKey by few steps, with a log."""
-    return Logged("lowkey", "LowKey", LOWKEY.perceptual, LOWKEY.weight, steps=steps, extractors=2)
+    """LowKey (MSE) by few steps, with a log."""
+    return Logged("lowkey_mse", "LowKey (MSE)", LOWKEY_MSE.perceptual, LOWKEY_MSE.weight, steps=steps, extractors=2)
 
 
 def note(what: str, pixels: Tensor) -> None:
