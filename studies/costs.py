@@ -14,6 +14,7 @@ from facepoison import detect, game, shipped
 from facepoison.evaluation import Answers, Protection, difference, rate
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
+from facepoison.outcomes import read_outcomes
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import split
 from facepoison.protocol import Data, Setting, load_data, synthetic_people
@@ -62,13 +63,8 @@ def ways(asked: Mapping[str, Any]) -> dict[str, Answer]:
     """The trainer's answers to poison by what tables call them, each as what it says of a clean gallery."""
     networks = {name: load_extractor(name) for name in (asked["accurate"], *asked["robust"])}
     accurate, robust = networks[asked["accurate"]], networks[asked["both"]]
-    rows = shipped.read_table("detecting").rows
-    limit = next(
-        row["threshold"]
-        for row in rows
-        if (row["detector"], row["transformation"], row["allowed"])
-        == (detect.NETWORK.name, "untransformed", asked["allowed"])
-    )
+    own = read_outcomes("detecting").arrays[detect.NETWORK.name, "untransformed", "thresholds"]
+    limit = detect.threshold(own.flatten(), asked["allowed"])
     score = scored(detect.load_detector("network"))
 
     def fall_back(data: Data) -> Answers:

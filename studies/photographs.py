@@ -19,23 +19,17 @@ from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import first_users, split
 from facepoison.protocol import Data, Setting
-from studies.common import RealPeople, Run, poisoned, script, write
-from studies.detecting import (
-    BASELINES,
-    SHIPPED,
-    TAKEN_TIMES,
+from studies.common import RealPeople, Run, at_gallery, poisoned, script, write
+from studies.detecting import BASELINES, SHIPPED, TAKEN_TIMES, craft_replies, learnt, scored
+from studies.rates import (
     Score,
     Sifting,
     accounts_of,
     ask,
-    at_gallery,
-    craft_replies,
     curves_of,
     flagged_of,
-    learnt,
     mean_of,
     replies,
-    scored,
     sifted,
     table_of,
 )

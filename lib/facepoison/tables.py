@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from facepoison.attacks.presets import title_of
 from facepoison.detect import precision
 from facepoison.errors import InputError
-from facepoison.evaluation import Estimate, Rate, averaged
+from facepoison.evaluation import Estimate, Rate
 from facepoison.intervals import of_two
 
 Row = Mapping[str, Any]
@@ -146,16 +145,6 @@ def by_attack(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], dict[
     return found
 
 
-def without_own(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
-    """By transformation and attack, as of ``by_attack``: the row of the detector that learnt from all other attacks."""
-    return by_attack([row for row in rows if row["detector"] == f"all but {title_of(row['attack'])}"], "transformation")
-
-
-def mean_found(table: Mapping[Any, Mapping[str, Row]]) -> Estimate:
-    """What detectors find, the mean over all of a table of ``by_attack``, whose users are the same."""
-    return averaged(row["found"] for rows in table.values() for row in rows.values())
-
-
 def curve_points(rows: Iterable[Row], attack: str, **how: object) -> list[tuple[float, float]]:
     """Of the study ``detecting_roc``: shares of clean pictures flagged and of an attack found, from few to many."""
     return [(row["false_alarms"].value, row[attack].value) for row in where(rows, **how)]
@@ -204,8 +193,3 @@ def precision_of_people(found: Rate, false_alarms: Rate, base: float) -> Estimat
     ]
     high, low = (1 / (1 + (1 - base) / base * math.exp(end)) for end in of_two(*logs))  # type: ignore[arg-type]
     return Estimate(value, n, low, high)
-
-
-def lesson(name: str) -> str:
-    """What a detector of the study ``detecting_crossed`` learnt from."""
-    return name if name.startswith("all but") or name.endswith("alone") else "all three"

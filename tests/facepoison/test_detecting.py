@@ -1,3 +1,5 @@
+"""Studies of detection: what is taught, what is asked, and what is kept of it."""
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,16 +7,20 @@ import pytest
 import torch
 from tiny import tiny_extractor, tiny_pictures
 
-from facepoison import tables
+from facepoison import detect, outcomes
 from facepoison.attacks.presets import title_of
+from facepoison.baselines import statistics
 from facepoison.detect import RESIDUAL, Detector
 from facepoison.device import generator
+from facepoison.errors import InputError
+from facepoison.evaluation import rate
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import split
-from facepoison.protocol import Data, read_protocol
+from facepoison.pictures.transforms import transform
+from facepoison.protocol import Data, read_protocol, registered
 from studies import detecting
 from studies.common import Run
-from studies.detecting import lessons, with_fewer
+from studies.detecting import crossed_lessons, lessons
 
 
 @pytest.fixture
@@ -22,151 +28,122 @@ def asked():
     return read_protocol()["detecting"]
 
 
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
 def telling(said):
     """A run that does nothing but note its lines."""
     return Run("", said.append, Path())
 
 
-def test_nine_networks_are_taught_each_by_its_own_name(asked):
+def test_three_networks_know_all_attacks_and_differ_in_what_they_are_asked_about_and_in_nothing_else(asked):
     found = lessons(asked)
-    assert len(found) == 9
     assert all(name == lesson.recipe.name for name, lesson in found.items())
-
-
-def test_three_know_all_attacks_three_know_one_and_three_know_all_but_one(asked):
-    found, every = lessons(asked), set(asked["attacks"])
-    names = list(found)
-    assert all(set(found[name].attacks) == every for name in names[:3])
-    for attack in every:
-        assert found[f"{title_of(attack)} alone"].attacks == (attack,)
-        rest = found[f"all but {title_of(attack)}"].attacks
-        assert set(rest) == every - {attack}
-        assert len(rest) == len(every) - 1
-
-
-def test_they_differ_in_what_they_are_asked_about_and_in_nothing_else(asked):
-    found = lessons(asked)
+    assert all(lesson.attacks == tuple(asked["attacks"]) for lesson in found.values())
     recipes = [lesson.recipe for lesson in found.values()]
-    assert [recipe.residual for recipe in recipes] == [False, True] + [False] * 7
-    assert [recipe.transformed > 0 for recipe in recipes] == [True, True, False] + [True] * 6
-    assert [recipe.draws for recipe in recipes] == [asked["draws"]] * 2 + [asked["plain_draws"]] + [asked["draws"]] * 6
+    assert [recipe.residual for recipe in recipes] == [False, True, False]
+    assert [recipe.transformed > 0 for recipe in recipes] == [True, True, False]
+    assert [recipe.draws for recipe in recipes] == [asked["draws"]] * 2 + [asked["plain_draws"]]
     assert len({(recipe.batch, recipe.rate, recipe.weight_decay, recipe.bfloat16) for recipe in recipes}) == 1
 
 
-def test_another_recipe_is_taught_from_fewer_attacks_in_the_same_way(asked):
-    found = with_fewer(RESIDUAL, ("a", "b", "c"))
-    assert {name: lesson.attacks for name, lesson in found.items()} == {
-        "a alone": ("a",),
-        "b alone": ("b",),
-        "c alone": ("c",),
-        "all but a": ("b", "c"),
-        "all but b": ("a", "c"),
-        "all but c": ("a", "b"),
-    }
-    assert {replace(lesson.recipe, name=RESIDUAL.name) for lesson in found.values()} == {RESIDUAL}
-
-
-def levels(pixels):
-    """A detector of brightness."""
-    return pixels[:, 0, 0, 0].float()
-
-
-def grey(*shades):
-    return torch.tensor(shades, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 16, 16).clone()
-
-
-@pytest.fixture
-def people():
-    return torch.tensor([0, 0, 1, 1])
-
-
-@pytest.fixture
-def answer(people):
-    """Of four clean pictures to set thresholds on, four others, and four posted by each of two attacks."""
-    clean, other = (Pictures(grey(*shades), people, ("a", "b")) for shades in ((10, 20, 30, 40), (5, 15, 41, 42)))
-    posted = {name: Pictures(grey(*shades), people, ("a", "b")) for name, shades in ATTACKS.items()}
-    said = []
-    found = detecting.ask(telling(said), {"level": levels}, clean, other, posted, {"level": ("untransformed",)})
-    assert said == ["untransformed: asked"]  # nothing is transformed that nobody is asked about
-    return found["level"]
-
-
-ATTACKS = {"faint": (30, 50, 60, 70), "loud": (90, 91, 92, 93)}
-
-
-def test_rows_hold_what_lies_above_the_threshold_and_what_really_is_flagged(answer, people):
-    who = dict.fromkeys(ATTACKS, people)
-    rows = list(detecting.rows_of("level", answer, who, people, [0.0, 0.5]))
-    found = {(row["attack"], row["allowed"]): (row["found"].value, row["false_alarms"].value) for row in rows}
+def test_crossed_lessons_are_each_attack_alone_all_but_each_and_all():
+    found = {lesson.recipe.name: lesson.attacks for lesson in crossed_lessons(RESIDUAL, ("a", "b", "c"))}
     assert found == {
-        ("faint", 0.0): (0.75, 0.5),
-        ("faint", 0.5): (1.0, 0.5),
-        ("loud", 0.0): (1.0, 0.5),
-        ("loud", 0.5): (1.0, 0.5),
+        f"{RESIDUAL.name}, {name}": attacks
+        for name, attacks in {
+            "a alone": ("a",),
+            "b alone": ("b",),
+            "c alone": ("c",),
+            "all but a": ("b", "c"),
+            "all but b": ("a", "c"),
+            "all but c": ("a", "b"),
+            "all attacks": ("a", "b", "c"),
+        }.items()
     }
-    assert [row["by_user"] for row in rows[:2]] == [[0.5, 1.0], [1.0, 1.0]]
-    assert [row["area"] for row in rows[::2]] == [pytest.approx(14 / 16), 1.0]
+    recipes = {replace(lesson.recipe, name=RESIDUAL.name) for lesson in crossed_lessons(RESIDUAL, ("a", "b", "c"))}
+    assert recipes == {RESIDUAL}
 
 
-def test_a_table_holds_the_rows_of_one_detector_after_the_other(answer, people):
-    honest = Pictures(grey(5, 15, 41, 42), people, ("a", "b"))
-    posted = {name: Pictures(grey(*shades), people, ("a", "b")) for name, shades in ATTACKS.items()}
-    who = dict.fromkeys(ATTACKS, people)
-    one, other = (list(detecting.rows_of(name, answer, who, people, [0.0])) for name in ("one", "other"))
-    assert detecting.table_of({"one": answer, "other": answer}, posted, honest, [0.0]) == one + other
+def test_the_protocol_crosses_attacks_that_are_taught_and_posted(asked):
+    crossed = read_protocol()["crossed"]
+    assert set(crossed["attacks"]) == set(asked["attacks"])
+    assert all(asked["poisoned"][attack][0] >= crossed["people"] for attack in crossed["attacks"])
+    assert crossed["users"] <= min(asked["users"], asked["weaker_users"])
+    known = [f"{RESIDUAL.name}, {title_of(attack)} alone" for attack in crossed["attacks"]]
+    made = crossed_lessons(RESIDUAL, tuple(crossed["attacks"]))
+    assert [lesson.recipe.name for lesson in made[:3]] == known
 
 
-def test_accounts_are_judged_by_all_of_their_pictures(answer, people):
-    who = dict.fromkeys(ATTACKS, people)
-    low = replace(
-        answer,
-        thresholds={"untransformed": answer.thresholds["untransformed"] / 10},  # means are of scores cut at 10
-        honest={"untransformed": answer.honest["untransformed"] / 10},
-        posted={"untransformed": {name: scores / 10 for name, scores in answer.posted["untransformed"].items()}},
-    )
-    rows = list(detecting.accounts_of(low, who, people, people, 2, 0.0))
-    one, two = (tables.only(rows, attack="faint", pictures=size) for size in (1, 2))
-    assert (one["found"].value, one["found"].probes, one["false_alarms"].value) == (0.75, 4, 0.5)
-    assert (two["found"].value, two["found"].probes, two["false_alarms"].value) == (1.0, 2, 0.5)
+def people(n, pictures, seed, size=24):
+    """Pictures of people, as many of each."""
+    who = torch.arange(n).repeat_interleave(pictures)
+    return Pictures(tiny_pictures(n * pictures, size, seed), who, tuple(map(str, range(n))))
 
 
-def test_curves_go_from_few_false_alarms_to_all(answer, people):
-    who = dict.fromkeys(ATTACKS, people)
-    rows = list(detecting.curves_of("level", answer, who, people, ["untransformed"]))
-    flagged, found = ([row[column].value for row in rows] for column in ("false_alarms", "faint"))
-    assert flagged == sorted(flagged)
-    assert found == sorted(found)
-    assert (flagged[0], flagged[-1], found[-1]) == (0.0, 1.0, 1.0)
-    assert "loud" not in next(
-        detecting.curves_of("x", detecting.only_of(answer, ["faint"]), who, people, ["untransformed"])
-    )
+def network(name, seed):
+    """A detector of random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = Detector(name=name, sha256=name).eval().requires_grad_(False)
+    return made
 
 
-def test_one_threshold_is_set_on_clean_pictures_after_everything_or_after_one_transformation(answer, people):
-    both = replace(
-        answer,
-        thresholds=answer.thresholds | {"darker": answer.thresholds["untransformed"] - 8},
-        honest=answer.honest | {"darker": answer.honest["untransformed"] - 8},
-        posted=answer.posted
-        | {"darker": {"faint": answer.posted["untransformed"]["faint"] - 8, "loud": torch.zeros(4)}},
-    )
-    who = dict.fromkeys(ATTACKS, people)
+def test_networks_are_taught_once_and_each_from_its_own_attacks(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(detecting, "SCRATCH", tmp_path)
+    monkeypatch.setattr(detecting, "people_of", lambda population: people(4, 2, 1))
+    poisons, said = {"a": people(2, 2, 2), "b": people(2, 3, 3)}, []
+    short = replace(RESIDUAL, draws=16, batch=8)
+    given = [detecting.Lesson(replace(short, name=name), tuple(name)) for name in ("a", "ab")]
+    made = detecting.taught(telling(said), given, poisons)
+    assert [each.name for each in made] == ["a", "ab"]
+    assert said == ["taught: 1 of 2 networks", "taught: 2 of 2 networks"]
+    told = {attack: poisons[attack].pixels for attack in "ab"}
+    alike = detect.train_detector(people(4, 2, 1).pixels, told, given[1].recipe, seed=1)
+    assert made[1].sha256 == alike.sha256 != made[0].sha256
+    assert len(list(store.glob("detector/*.safetensors"))) == 2
 
-    def flagged(allowed, set_on):
-        rows = detecting.flagged_of("level", both, who, people, [allowed], set_on)
-        return {(row["posted"], row["transformation"]): row["flagged"].value for row in rows}
+    def never(*given, **how):
+        raise AssertionError("taught again")
 
-    # scores 2, 10, 12, 20, 22, 30, 32, 40 together; 2, 12, 22, 32 of the darker ones alone
-    assert flagged(0.25, detecting.EVERYTHING) == {
-        ("clean", "untransformed"): 0.5,
-        ("clean", "darker"): 0.5,
-        ("faint", "untransformed"): 0.75,
-        ("faint", "darker"): 0.75,
-        ("loud", "untransformed"): 1.0,
-        ("loud", "darker"): 0.0,
-    }
-    assert flagged(0.0, "darker")["clean", "untransformed"] == 0.5
-    assert flagged(0.0, detecting.EVERYTHING)["clean", "darker"] == 0.0
+    never.__module__ = detect.__name__
+    monkeypatch.setattr(detecting, "teach", never)
+    assert [each.sha256 for each in detecting.taught(telling([]), given, poisons)] == [each.sha256 for each in made]
+
+
+class Mean:
+    """A baseline that sums statistics."""
+
+    def decision_function(self, x):
+        return x.sum(axis=1)
+
+
+def test_what_detectors_say_is_kept_by_detector_transformation_set_person_and_picture(store, monkeypatch):
+    monkeypatch.setattr(detecting, "AT_A_TIME", 4)  # a set is asked about in several goes
+    networks = [network("one", 1), network("two", 2)]
+    sets = {"few": people(3, 2, 1), "more": people(2, 5, 2)}
+    found = detecting.ask(telling([]), networks, sets, ("untransformed", "JPEG 75"), {"plain": Mean()})
+    names, after = ("one", "two", "plain"), ("untransformed", "JPEG 75")
+    assert set(found) == {(name, each, some) for name in names for each in after for some in sets}
+    for (name, each, some), scores in found.items():
+        assert scores.shape == (len(sets[some].people), len(sets[some]) // len(sets[some].people))
+        pixels = transform(sets[some].pixels, each)
+        if name == "plain":
+            expected = statistics(pixels).sum(dim=1)
+        else:
+            expected = detect.scores(networks[names.index(name)], pixels)
+        torch.testing.assert_close(scores.flatten().double(), expected.double(), atol=1e-4, rtol=1e-4)
+    assert ("plain", "JPEG 75", "few") not in detecting.ask(telling([]), networks, sets, after)
+
+
+@pytest.mark.parametrize("who", [[0, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1]])
+def test_people_have_as_many_pictures_each(who):
+    pictures = Pictures(tiny_pictures(len(who)), torch.tensor(who), ("a", "b"))
+    with pytest.raises(InputError, match="give as many of each"):
+        detecting.by_row(torch.zeros(len(who)), pictures)
 
 
 @pytest.fixture
@@ -180,21 +157,47 @@ def crowd():
     return Data(pictures, gallery, probes, (4, 1), {}, pictures)
 
 
-def test_the_reply_is_made_of_the_pictures_that_users_post_and_judged_beside_them(crowd, tmp_path, monkeypatch):
-    monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
-    own = crowd.to_publish(crowd.users)
-    published = {"black": replace(own, pixels=torch.zeros_like(own.pixels)), "nothing": own}
-    thresholds = crowd.pictures.pixels
-    detectors = {"dark": lambda pixels: -pixels.float().mean(dim=(1, 2, 3))}
-    rows = list(
-        detecting.replies(crowd, published, detectors, thresholds, crowd.pictures, tiny_extractor(0), [0.0, 0.5])
-    )
-    found = {(row["posted"], row["allowed"]): row["found"].value for row in rows}
-    assert found["black", 0.0] == found["black", 0.5] == 1.0
-    assert found["nothing", 0.0] == 0.0
-    assert [row["false_alarms"].value for row in rows] == [0.0, 0.5] * 2
-    assert tables.only(rows, posted="black", allowed=0.0)["protection"].value > 0.0
-    assert tables.only(rows, posted="nothing", allowed=0.0)["protection"].value == 0.0
+@pytest.fixture
+def kept(crowd, store, tmp_path, monkeypatch):
+    """What studies need beside the crowd, in small, and where they write to."""
+    brightness = network("brightness", 1)
+    monkeypatch.setattr(brightness, "forward", lambda seen: 9 * (0.5 - seen.mean(dim=(1, 2, 3))))
+    sizes = {"users": 2, "weaker_users": 2}
+    black = {"lowkey": 0, "fawkes_v1_high": 40}
+    places = torch.cat([(crowd.pictures.identities == user).nonzero().flatten() for user in crowd.users])
+    own = crowd.pictures.take(places)
+    posted = {name: replace(own, pixels=torch.full_like(own.pixels, level)) for name, level in black.items()}
+    whole = registered().protocol
+    small = whole | {"detecting": whole["detecting"] | sizes, "sifting": whole["sifting"] | {"allowed": [0.1, 0.0]}}
+    monkeypatch.setattr(detecting, "load_data", lambda setting: crowd)
+    dark = replace(people(10, 2, 5), pixels=people(10, 2, 5).pixels // 2)  # so that no clean picture is flagged
+    monkeypatch.setattr(detecting, "people_of", lambda population: dark)
+    monkeypatch.setattr(detecting.detect, "load_detector", lambda name: brightness)
+    monkeypatch.setattr(detecting, "load_extractor", lambda name: tiny_extractor(int(name == "robust_both")))
+    monkeypatch.setattr(detecting, "users_poisons", lambda run, attacks: {name: posted[name] for name in attacks})
+    written = tmp_path / "results"
+    real = outcomes.write_outcomes
+    monkeypatch.setattr(outcomes, "write_outcomes", lambda *given, **how: real(*given, **how, folder=written))
+    return written, replace(telling([]), setting=replace(registered(), protocol=small))
+
+
+def test_sifting_keeps_answers_whose_rates_are_those_of_the_rounds(kept, crowd):
+    folder, run = kept
+    detecting.sifting(run)
+    found = outcomes.read_outcomes("sifting", folder)
+    for attack in ("lowkey", "fawkes_v1_high"):
+        for policy in ("drop", "quarantine"):
+            for leak, protected in (("nothing leaked", 1.0), ("one leaked", 0.0)):
+                answers = outcomes.unpack_answers(found, (attack, leak, policy, "0"))
+                clean = outcomes.unpack_answers(found, ("clean", "nothing leaked", policy, "0"))
+                error = rate(answers, clean)
+                assert (error.n, error.clean_error.value) == (2, 0.0)
+                if policy == "drop":  # black pictures are all flagged
+                    assert error.value == protected
+        assert (
+            outcomes.unpack_answers(found, (attack, "nothing leaked", "nothing", "no detector")).predicted.shape[1] == 2
+        )
+    assert found.card["inputs"]["allowed"] == [0.1, 0.0]
 
 
 def test_a_reply_is_kept_and_belongs_to_one_detector(tmp_path, monkeypatch):
@@ -202,7 +205,7 @@ def test_a_reply_is_kept_and_belongs_to_one_detector(tmp_path, monkeypatch):
     monkeypatch.setattr(detecting, "LOWKEY", replace(detecting.LOWKEY, steps=2))
     asked, said = {"weight": 0.05, "margin": 4.0}, []
     first, second = (Detector(name=name, sha256=name).eval().requires_grad_(False) for name in ("first", "second"))
-    own = Pictures(tiny_pictures(5, 32), torch.tensor([0, 0, 1, 1, 1]), ("a", "b"))
+    own = Pictures(tiny_pictures(5, 64), torch.tensor([0, 0, 1, 1, 1]), ("a", "b"))
     made = detecting.craft_replies(telling(said), own, [tiny_extractor(0)], first, asked)
     assert (made.pixels.shape, made.pixels.dtype) == (own.pixels.shape, torch.uint8)
     assert said == ["evading: 1 of 2 people", "evading: 2 of 2 people"]
@@ -213,10 +216,3 @@ def test_a_reply_is_kept_and_belongs_to_one_detector(tmp_path, monkeypatch):
     detecting.craft_replies(telling(said), own, [tiny_extractor(0)], second, asked)
     detecting.craft_replies(telling(said), own, [tiny_extractor(0)], first, asked | {"margin": 2.0})
     assert len(list(tmp_path.glob("evading/*.safetensors"))) == 6
-
-
-def test_networks_together_count_alike():
-    pixels = tiny_pictures(3)
-    bright, dark = (lambda pixels, sign=sign: sign * pixels.float().mean(dim=(1, 2, 3)) for sign in (3, -1))
-    assert torch.allclose(detecting.mean_of(bright, dark)(pixels), pixels.float().mean(dim=(1, 2, 3)))
-    assert torch.equal(detecting.mean_of(bright)(pixels), bright(pixels))

@@ -113,18 +113,6 @@ def test_rows_are_gathered_by_some_columns_and_then_by_attack():
     assert found["net", "JPEG 75"] == {"a": DETECTED[1], "b": DETECTED[3]}
 
 
-def test_of_each_attack_the_detector_is_picked_that_did_not_learn_it():
-    rows = [
-        {"detector": detector, "attack": attack, "transformation": "noise", "found": of(found)}
-        for detector, found in (("all but LowKey", 0.2), ("all but Fawkes v1.0 high", 0.4), ("all three", 1.0))
-        for attack in ("lowkey", "fawkes_v1_high")
-    ]
-    found = tables.without_own(rows)
-    assert found == {("noise",): {"lowkey": rows[0], "fawkes_v1_high": rows[3]}}
-    mean = tables.mean_found(found)
-    assert (mean.value, mean.n, mean.low, mean.high) == (pytest.approx(0.3), 4, 0.0, 1.0)
-
-
 def test_precision_falls_with_false_alarms_and_so_do_its_ends():
     found, false = Rate(0.9, 40, 80, 0.8, 0.95), Rate(0.01, 500, 5000, 0.005, 0.02)
     rare = tables.precision_of_people(found, false, 0.01)
@@ -175,9 +163,3 @@ def test_points_of_curves_are_found_and_said():
 def test_precision_is_shown_with_its_interval():
     row = {"found": Rate(0.99, 9, 90, 0.9, 1.0), "false_alarms": Rate(0.01, 9, 90, 0.0, 0.99)}
     assert tables.precision_percent(row, 0.01).split() == ["50", "[1,", "100]"]
-
-
-def test_what_a_detector_learnt_from_is_its_name_unless_it_is_all():
-    assert tables.lesson("all but LowKey") == "all but LowKey"
-    assert tables.lesson("LowKey alone") == "LowKey alone"
-    assert tables.lesson("network on pictures") == "all three"

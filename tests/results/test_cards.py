@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from facepoison import protocol, shipped
+from facepoison import outcomes, protocol
 from studies.detecting import SHIPPED
 
 DATA = Path(__file__).parents[2] / "data"
@@ -17,23 +17,16 @@ TABLES = {
     "adaptive_real": "adapting_real",
     "carrying": "carrying",
     "costs": "costs",
+    "crossed": "crossed",
     "crowd": "crowd",
     "crowd_size": "crowd",
     "detecting": "detecting",
-    "detecting_accounts": "detecting",
-    "detecting_both": "detecting_both",
-    "detecting_crossed": "detecting",
-    "detecting_crossed_transformed": "detecting_crossed_transformed",
-    "detecting_crossed_pictures": "detecting_crossed_pictures",
-    "detecting_honest": "detecting",
     "detecting_real": "detecting_real",
     "detecting_real_accounts": "detecting_real",
     "detecting_real_both": "detecting_real_both",
     "detecting_real_honest": "detecting_real",
     "detecting_real_roc": "detecting_real",
     "detecting_real_weaker": "detecting_real_weaker",
-    "detecting_roc": "detecting",
-    "detecting_strangers": "detecting_strangers",
     "end_to_end_later": "waiting",
     "evading": "evading",
     "evading_real": "evading_real",
@@ -43,6 +36,7 @@ TABLES = {
     "real_waiting": "real",
     "sifting": "sifting",
     "sifting_real": "detecting_real",
+    "strangers": "strangers",
     "unknown": "unknown",
 }
 
@@ -55,7 +49,12 @@ def cards():
     """Cards of everything that was computed under the protocol, by file."""
     made = [*DATA.glob("shipped/*.json"), *(DATA / "detectors" / f"{name}.json" for name in SHIPPED.values())]
     found = {path.name: json.loads(path.read_text()) for path in made}
-    return found | {path.name: shipped.read_table(path.stem).card for path in DATA.glob("results/*.json")}
+    return found | {path.name: card_of(path) for path in DATA.glob("results/*.json")}
+
+
+def card_of(path):
+    """The card of a table, or of raw outcomes, which lie beside it."""
+    return json.loads(path.read_text())["card"]
 
 
 @pytest.mark.parametrize(("name", "card"), cards().items())
@@ -74,5 +73,12 @@ def test_a_card_names_the_protocol_that_its_commit_had(name, card):
 def test_every_table_is_about_what_the_protocol_asks_now():
     assert set(TABLES) == {path.stem for path in DATA.glob("results/*.json")} - SIMULATED
     for name, section in TABLES.items():
-        asked, inputs = protocol.read_protocol()[section], shipped.read_table(name).card["inputs"]
+        asked, inputs = protocol.read_protocol()[section], card_of(DATA / "results" / f"{name}.json")["inputs"]
         assert {key: inputs.get(key) for key in asked} == asked, name
+
+
+def test_raw_outcomes_are_the_files_of_their_cards_and_none_is_above_five_megabytes():
+    files = sorted(DATA.glob("results/*.safetensors"))
+    assert files
+    for path in files:
+        assert outcomes.read_outcomes(path.stem).card["bytes"] == path.stat().st_size < 5_000_000
