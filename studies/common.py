@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import fingerprint
-from facepoison import poisoning, shipped, timeline
+from facepoison import outcomes, poisoning, shipped, timeline
 from facepoison.attacks.base import Attack
 from facepoison.attacks.people import poison_people
 from facepoison.attacks.presets import find_attack
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
+from facepoison.outcomes import Key
 from facepoison.pictures import Pictures
 from facepoison.protocol import Data, Setting, choose, load_data, load_extractors, registered
 from facepoison.shards import Pool, cluster, processes
@@ -166,6 +168,11 @@ def real_people(like: Setting, faces: Path, source: str, extractors: Path | None
 def write(run: Run, name: str, rows: list[dict[str, Any]], asked: Mapping[str, object], began: shipped.Began) -> None:
     """Write a study's table: its rows, what the protocol asked, and what it began with."""
     shipped.write_table(name, rows, command=run.command, inputs=asked, began=began)
+
+
+def keep(run: Run, name: str, arrays: Mapping[Key, Tensor], asked: Mapping[str, object], began: shipped.Began) -> None:
+    """Write a study's raw outcomes, what the protocol asked, and what it began with."""
+    outcomes.write_outcomes(name, arrays, command=run.command, inputs=asked, began=began)
 
 
 def pool_of(workers: int | None, scheduler: str | None) -> contextlib.AbstractContextManager[Pool | None]:

@@ -31,7 +31,7 @@ from facepoison.pictures.transforms import TRANSFORMATIONS, transform
 from facepoison.protocol import load_data, load_extractors, registered, synthetic_people
 from facepoison.shards import Shard, compute
 from facepoison.trainer import quarantine
-from studies.common import SCRATCH, Run, at_gallery, counting, crowd_poisons, crowd_setting, poisoned, script
+from studies.common import SCRATCH, Run, at_gallery, counting, crowd_poisons, crowd_setting, keep, poisoned, script
 from studies.rates import Score
 
 BASELINES: tuple[Baseline, ...] = ("linear baseline", "boosted trees")
@@ -220,11 +220,6 @@ def by_row(values: Tensor, pictures: Pictures) -> Tensor:
     return values.view(people, -1)
 
 
-def write(run: Run, name: str, arrays: Mapping[Key, Tensor], asked: Mapping[str, Any], began: shipped.Began) -> None:
-    """Write a study's raw outcomes."""
-    outcomes.write_outcomes(name, arrays, command=run.command, inputs=asked, began=began)
-
-
 def detecting(run: Run) -> None:
     """What detectors say of clean pictures and of poison, after every transformation: ``detecting``."""
     asked, began = run.setting.protocol["detecting"], shipped.begin()
@@ -239,7 +234,7 @@ def detecting(run: Run) -> None:
     sets = clean_sets() | users_poisons(run, dict.fromkeys((*asked["attacks"], *asked["weaker"])))
     found = ask(run, networks, sets, TRANSFORMATIONS, baselines)
     found |= ask(run, plain, sets, ("untransformed", asked["transformed"], "noise"))
-    write(run, "detecting", found, asked, began)
+    keep(run, "detecting", found, asked, began)
 
 
 def crossed(run: Run) -> None:
@@ -250,7 +245,7 @@ def crossed(run: Run) -> None:
     recipes = [replace(recipe, draws=asked["draws"]) for recipe in (NETWORK, RESIDUAL)]
     networks = taught(run, [lesson for recipe in recipes for lesson in crossed_lessons(recipe, every)], poisons)
     posted = {name: poisoning.first_of(each, asked["users"]) for name, each in users_poisons(run, every).items()}
-    write(run, "crossed", ask(run, networks, clean_sets() | posted, asked["transformations"]), asked, began)
+    keep(run, "crossed", ask(run, networks, clean_sets() | posted, asked["transformations"]), asked, began)
 
 
 def strangers(run: Run) -> None:
@@ -258,7 +253,7 @@ def strangers(run: Run) -> None:
     asked, began = run.setting.protocol["strangers"], shipped.begin()
     sets = {"strangers": synthetic_people(run.setting, "strangers", *asked["people"])}
     networks = [detect.load_detector(file) for file in SHIPPED.values()]
-    write(run, "strangers", ask(run, networks, sets, asked["transformations"]), asked, began)
+    keep(run, "strangers", ask(run, networks, sets, asked["transformations"]), asked, began)
 
 
 def calibrations(run: Run) -> None:
@@ -315,7 +310,7 @@ def sifting(run: Run) -> None:
                 answers[attack, leak, policy, f"{allowed:g}"] = outcome.poisoned
                 answers["clean", "nothing leaked", policy, f"{allowed:g}"] = outcome.clean  # nobody's leak is in it
         run.say(f"{attack}: sifted")
-    write(run, "sifting", outcomes.pack_answers(answers), asked, began)
+    keep(run, "sifting", outcomes.pack_answers(answers), asked, began)
 
 
 def evade(
@@ -385,7 +380,7 @@ def evading(run: Run) -> None:
         outcome = game.play(data, each, extractor).top(2)
         answers |= {("answers", name): outcome.poisoned, ("answers", "clean"): outcome.clean}
         found["PSNR, dB", "untransformed", name] = by_row(change(own.pixels, each.pixels).psnr, own)
-    write(run, "evading", found | outcomes.pack_answers(answers), asked, began)
+    keep(run, "evading", found | outcomes.pack_answers(answers), asked, began)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from facepoison import end_to_end, game, poisoning, shipped, timeline
+from facepoison import end_to_end, game, outcomes, poisoning, shipped, timeline
 from facepoison.attacks.lowkey import LOWKEY
 from facepoison.attacks.presets import find_attack
 from facepoison.attacks.similarity import change
 from facepoison.device import pick_device
-from facepoison.evaluation import rank_one
+from facepoison.evaluation import Answers, rank_one
 from facepoison.extractors import Extractor
 from facepoison.extractors.architectures import ARCHITECTURES
 from facepoison.extractors.catalog import find_entry, load_extractor
@@ -24,11 +25,12 @@ from facepoison.extractors.recipes import STRONG, Recipe, find_recipe
 from facepoison.extractors.training import rank_1, snapshot, train_network, training_pictures
 from facepoison.factorial import CHANGES, half_factorial
 from facepoison.game import among
+from facepoison.outcomes import Key
 from facepoison.protocol import embeddings, load_data, load_extractors
 from facepoison.recognition import Recogniser
 from facepoison.shards import Shard, compute
 from facepoison.store import Arrays, Kept, held, of_weights
-from studies.common import SCRATCH, RealPeople, Run, counting, crowd_posts, script, users_posts, write
+from studies.common import SCRATCH, RealPeople, Run, counting, crowd_posts, keep, script, users_posts, write
 
 FACTORS = tuple(CHANGES)
 RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
@@ -64,20 +66,22 @@ def end_to_end_later(run: Run) -> None:
 
 
 def more_surrogates(run: Run) -> None:
-    """LowKey made on one, two and more surrogates, before every extractor: ``more_surrogates.json``."""
+    """LowKey made on one, two and more surrogates, before every extractor: the answers, ``more_surrogates``.
+
+    Beside them PSNR of every picture, by number of surrogates.
+    """
     asked, began = run.setting.protocol["waiting"], shipped.begin()
     setting = replace(run.setting, surrogates=tuple(asked["surrogates"]))
     data, trainers = load_data(setting), timeline.timeline(setting)
     data = replace(data, users=data.users[: asked["surrogate_users"]])
-    rows = []
+    answers, psnr, own = dict[Key, Answers](), dict[Key, Tensor](), data.to_publish(data.users)
     for n in range(1, len(setting.surrogates) + 1):
-        attack = replace(LOWKEY, extractors=n)
-        posts = users_posts(run, setting, attack, data, trainers, f"{n} surrogates")
-        loud = float(change(data.to_publish(data.users).pixels, posts.pixels).psnr.mean())
+        posts = users_posts(run, setting, replace(LOWKEY, extractors=n), data, trainers, f"{n} surrogates")
+        psnr["PSNR, dB", str(n)] = change(own.pixels, posts.pixels).psnr
         for name, extractor in trainers.items():
-            row = {"surrogates": n, "psnr": loud, "extractor": name, "white_box": name in setting.surrogates[:n]}
-            rows.append(row | {"protection": game.play(data, posts, extractor).rate})
-    write(run, "more_surrogates", rows, asked, began)
+            outcome = game.play(data, posts, extractor)
+            answers |= {(str(n), name): outcome.poisoned, ("clean", name): outcome.clean}
+    keep(run, "more_surrogates", psnr | outcomes.pack_answers(answers), asked, began)
 
 
 def carrying(run: Run) -> None:
@@ -159,28 +163,26 @@ def _extractor(shard: Shard, kept: Kept) -> tuple[Extractor, float]:
 
 
 def crowd(run: Run) -> None:
-    """Many users' old pictures before every extractor of the timeline: ``crowd.json``.
+    """Many users' old pictures before every extractor of the timeline: the answers, ``crowd``.
 
-    And the same few users among fewer people and more: ``crowd_size.json``.
+    And the same few users among fewer people and more: ``crowd_size``.
     """
     asked, began = run.setting.protocol["crowd"], shipped.begin()
     setting, data, posted = crowd_posts(run)
-    rows = []
-    for attack, posts in posted.items():
-        for name, extractor in timeline.timeline(setting).items():
-            outcome = game.play(data, posts, extractor)
-            row = {"attack": attack, "extractor": name, "role": poisoning.role(setting, attack, name)}
-            rows.append(row | {"protection": outcome.rate, "by_user": outcome.poisoned.by_user.tolist()})
-            run.say(f"{attack}, {name}: {outcome.rate.value:.3f}")
-    write(run, "crowd", rows, asked, began)
-    rows = []
-    for attack, posts in posted.items():
-        for n in asked["sizes"]:
-            few, few_posts = among(data, posts, data.users[:n], data.users[: asked["size_users"]])
-            for name in asked["size_extractors"]:
-                rate = game.play(few, few_posts, load_extractor(name)).rate
-                rows.append({"attack": attack, "people": n, "extractor": name, "protection": rate})
-    write(run, "crowd_size", rows, asked, began)
+    answers: dict[Key, Answers] = {}
+    for (attack, name), outcome in game.by_extractor(data, posted, timeline.timeline(setting)).items():
+        answers |= {(attack, name): outcome.poisoned, ("clean", name): outcome.clean}
+        run.say(f"{attack}, {name}: {outcome.rate.value:.3f}")
+    keep(run, "crowd", outcomes.pack_answers(answers), asked, began)
+    answers = {}
+    networks = {name: load_extractor(name) for name in asked["size_extractors"]}
+    for (attack, posts), n in itertools.product(posted.items(), asked["sizes"]):
+        few, few_posts = among(data, posts, data.users[:n], data.users[: asked["size_users"]])
+        for (_, name), outcome in game.by_extractor(few, {attack: few_posts}, networks).items():
+            for who, each in ((attack, outcome.poisoned), ("clean", outcome.clean)):
+                # probes by their places among all pictures, whoever else is asked about
+                answers[who, name, str(n)] = replace(each, probe=few.probes[each.probe])
+    keep(run, "crowd_size", outcomes.pack_answers(answers), asked, began)
 
 
 def real(run: Run, found: RealPeople) -> None:

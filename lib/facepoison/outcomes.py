@@ -21,7 +21,7 @@ from torch import Tensor
 
 import fingerprint
 from facepoison.errors import InputError
-from facepoison.evaluation import Answers, Rate, share
+from facepoison.evaluation import Answers, Rate, rate, share
 from facepoison.shipped import RESULTS, Began, provenance
 from facepoison.store import describe, written_whole
 
@@ -113,6 +113,11 @@ def unpack_answers(outcomes: Outcomes, key: Key) -> Answers:
     """The answers under a key, as ``pack_answers`` was given them; ``Answers.top`` says how many of each count."""
     user, probe, true = (outcomes.arrays[name,] for name in ("user", "probe", "true"))
     return Answers(user, probe, true, outcomes.arrays[*key, "predicted"], outcomes.arrays[*key, "distance"])
+
+
+def rate_of(outcomes: Outcomes, key: Key, clean: Key) -> Rate:
+    """The protection rate by the answers under a key, beside the clean error by those under another."""
+    return rate(unpack_answers(outcomes, key), unpack_answers(outcomes, clean))
 
 
 def share_of(hits: Tensor) -> Rate:

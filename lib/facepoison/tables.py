@@ -45,31 +45,6 @@ REPLY = {
 """What users post in the study ``evading``."""
 
 
-def by_pair(rows: Iterable[Row]) -> tuple[dict[tuple[str, str], Rate], dict[str, list[str]]]:
-    """Of the study ``crowd``: the rates by attack and extractor, and by attack the extractors that it was made on."""
-    rates: dict[tuple[str, str], Rate] = {}
-    inside: dict[str, list[str]] = {}
-    for row in rows:
-        rates[row["attack"], row["extractor"]] = row["protection"]
-        inside.setdefault(row["attack"], []).extend([row["extractor"]] if row["role"] == "white-box" else [])
-    return rates, inside
-
-
-def surrogate_lines(rows: Iterable[Row]) -> tuple[dict[int, float], dict[str, list[Rate]]]:
-    """Of the study ``more_surrogates``: PSNR (dB) by number of surrogates, and the rates by extractor in that order.
-
-    Extractors that are a surrogate in some row are left out.
-    """
-    rows = list(rows)
-    inside = {row["extractor"] for row in rows if row["white_box"]}
-    quality = {row["surrogates"]: row["psnr"] for row in rows}
-    lines: dict[str, list[Rate]] = {}
-    for row in rows:
-        if row["extractor"] not in inside:
-            lines.setdefault(row["extractor"], []).append(row["protection"])
-    return quality, lines
-
-
 def agrees(row: Row, **how: object) -> bool:
     """Whether a row's columns are what is asked."""
     return all(row[column] == value for column, value in how.items())

@@ -12,25 +12,6 @@ def of(value):
     return Rate(value, 4, 8, 0.0, 1.0)
 
 
-def test_rates_of_the_crowd_are_found_by_pair_and_surrogates_by_attack():
-    rates = [Rate(0.1 * n, 4, 8, 0.0, 1.0) for n in range(3)]
-    pairs = [("x", "a", "white-box"), ("x", "b", "unseen"), ("y", "a", "undefended")]
-    keys = ("attack", "extractor", "role")
-    rows = [dict(zip(keys, pair, strict=True)) | {"protection": r} for pair, r in zip(pairs, rates, strict=True)]
-    found, inside = tables.by_pair(rows)
-    assert found == {("x", "a"): rates[0], ("x", "b"): rates[1], ("y", "a"): rates[2]}
-    assert inside == {"x": ["a"], "y": []}
-
-
-def test_lines_of_the_surrogate_study_leave_surrogates_out():
-    rates = [Rate(0.1 * n, 4, 8, 0.0, 1.0) for n in range(4)]
-    rows = [
-        {"surrogates": n, "psnr": 30.0 + n, "extractor": name, "white_box": name == "b" and n == 2, "protection": rate}
-        for (n, name), rate in zip(((1, "a"), (1, "b"), (2, "a"), (2, "b")), rates, strict=True)
-    ]
-    assert tables.surrogate_lines(rows) == ({1: 31.0, 2: 32.0}, {"a": [rates[0], rates[2]]})
-
-
 ASKED = {
     "arms": ["control", "a", "both"],
     "attacks": ["a", "b"],

@@ -5,7 +5,19 @@ import datetime
 import pytest
 import torch
 
-from facepoison import adapt, detect, end_to_end, game, outcomes, poisoning, protocol, shipped, shipping, tables
+from facepoison import (
+    adapt,
+    detect,
+    end_to_end,
+    game,
+    outcomes,
+    poisoning,
+    protocol,
+    shipped,
+    shipping,
+    tables,
+    timeline,
+)
 from facepoison.attacks.presets import ATTACKS
 from facepoison.attacks.similarity import change
 from facepoison.extractors.catalog import load_extractor
@@ -106,10 +118,10 @@ def test_todays_end_to_end_round_is_as_shipped(data, networks, tmp_path, monkeyp
 def test_todays_users_of_the_crowd_are_protected_as_the_table_says(attack, networks):
     setting = crowd_setting(SETTING)
     crowd = protocol.load_data(setting)
-    rows = [row for row in shipped.read_table("crowd").rows if row["attack"] == attack]
+    many, names = outcomes.read_outcomes("crowd"), [entry.name for entry in timeline.entries(setting)]
+    there = {name: outcomes.unpack_answers(many, (attack, name)).by_user for name in names}
     trained = tables.whole(shipped.read_table("adaptive").rows, SETTING.protocol["adapting"])
-    own = [row for row in trained if row["attack"] == attack and row["arm"] != "none"]
-    rows += [row | {"extractor": f"robust_{row['arm']}"} for row in own]
+    there |= {f"robust_{row['arm']}": row["by_user"] for row in tables.where(trained, attack=attack) if row["people"]}
     n = len(crowd.users)
     tipped = asked = 0
     for place in [(today(n) + n * third // 3) % n for third in range(3)]:
@@ -117,10 +129,10 @@ def test_todays_users_of_the_crowd_are_protected_as_the_table_says(attack, netwo
         own = crowd.to_publish([user])
         posts = poisoning.live_and_shipped(setting, ATTACKS[attack], own, networks, crowd.public, None)
         probes = len(crowd.probes_of(user))
-        here = [game.play(crowd, posts, load_extractor(row["extractor"])).rate.value for row in rows]
-        gaps = [abs(rate - row["by_user"][place]) * probes for rate, row in zip(here, rows, strict=True)]
+        here = {name: game.play(crowd, posts, load_extractor(name)).rate.value for name in there}
+        gaps = [float(abs(here[name] - by_user[place])) * probes for name, by_user in there.items()]
         print(f"\n{attack}, user {place}: probes answered otherwise than shipped, by extractor: {gaps}")
-        tipped, asked = tipped + sum(gaps), asked + probes * len(rows)
+        tipped, asked = tipped + sum(gaps), asked + probes * len(there)
     # On machines that round otherwise steps part, and answers near a boundary tip over: 2 in 100, of some users 8.
     assert tipped < 0.1 * asked
 
