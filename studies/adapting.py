@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from facepoison import end_to_end, game, poisoning, shipped, timeline
-from facepoison.adapt import ROBUST, by_people, harden
+from facepoison.adapt import ROBUST, adversarial_fine_tuning, by_people
 from facepoison.attacks.eot import eot_surrogate
 from facepoison.attacks.lowkey import LOWKEY
 from facepoison.attacks.presets import ATTACKS, find_attack
@@ -74,13 +74,13 @@ def adaptive(run: Run) -> None:
         name = "-".join(map(str, how.values()))
         preset = replace(ROBUST, name=name, draws=how["draws"], bfloat16=how["precision"] == "bfloat16")
         since = time.time()
-        robust = harden(start, clean, told, preset, seed=how["seed"], scratch=run.scratch / "adapting", report=run.say)
+        robust = adversarial_fine_tuning(
+            start, clean, told, preset, seed=how["seed"], scratch=run.scratch / "adapting", report=run.say
+        )
         if place < len(asked["arms"]):
             recipe = asdict(preset) | how | {"after": start.name}
             said: dict[str, object] = {"command": run.command, "recipe": recipe}
-            said |= shipped.provenance(began, time.time() - since) | {
-                "test": timeline.measure_unseen(run.setting, robust)
-            }
+            said |= began.card(time.time() - since) | {"test": timeline.measure_unseen(run.setting, robust)}
             path = WEIGHTS / f"robust_{how['arm']}.safetensors"
             write_weights(path, robust.network, said, half=True)
             record(path.stem, path)
@@ -164,7 +164,7 @@ def unknown(run: Run) -> None:
     answer = poisoned(run, LOWKEY, own, alone, networks, data.public, "the reply")
     preset = replace(ROBUST, name="once more", draws=asked["draws"])
     told, folder = poisons | {"the reply": answer}, run.scratch / "again"
-    once_more = harden(networks[reply], public, told, preset, seed=0, scratch=folder, report=run.say)
+    once_more = adversarial_fine_tuning(networks[reply], public, told, preset, seed=0, scratch=folder, report=run.say)
     trainers = {name: networks[name] for name in names} | {f"{reply}, once more": once_more}
     rows = []
     for attack_name, posts in posted.items():
@@ -196,7 +196,7 @@ def adaptive_real(run: Run, found: RealPeople) -> None:
     for rate in asked["rates"]:
         preset = replace(ROBUST, name=f"robust training, rate {rate}", draws=asked["draws"], rate=rate)
         for arm, taught in (("control", {}), ("both", poisons)):
-            robust = harden(start, clean, taught, preset, seed=setting.seed, report=run.say)
+            robust = adversarial_fine_tuning(start, clean, taught, preset, seed=setting.seed, report=run.say)
             for attack, posts in posted.items():
                 outcome = game.play(data, posts, robust)
                 rows.append(_met({"arm": arm, "rate": rate}, attack, outcome, before[attack]))

@@ -82,10 +82,10 @@ def crowd_posts(run: Run) -> tuple[Setting, Data, dict[str, Pictures]]:
 
 
 def users_posts(
-    run: Run, setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], called: str = ""
+    run: Run, setting: Setting, attack: Attack, data: Data, networks: Mapping[str, Extractor], title: str = ""
 ) -> Pictures:
     """What the users publish, all of it made here, with a line now and then under a name, by default the attack's."""
-    return poisoned(run, attack, data.to_publish(data.users), setting, networks, data.public, called)
+    return poisoned(run, attack, data.to_publish(data.users), setting, networks, data.public, title)
 
 
 def poisoned(
@@ -95,11 +95,11 @@ def poisoned(
     setting: Setting,
     networks: Mapping[str, Extractor],
     public: Pictures,
-    called: str = "",
+    title: str = "",
 ) -> Pictures:
     """People's pictures, poisoned on a setting's surrogates with its seed; see ``poison_people``."""
     surrogates = [networks[name] for name in poisoning.surrogates_of(setting, attack)]
-    progress = counting(run, called or attack.title, "pictures")
+    progress = counting(run, title or attack.title, "pictures")
     return poison_people(attack, people, surrogates, seed=setting.seed, public=public, progress=progress, pool=run.pool)
 
 
@@ -165,12 +165,16 @@ def real_people(like: Setting, faces: Path, source: str, extractors: Path | None
     return RealPeople(setting, data, timeline.timeline(setting), said)
 
 
-def write(run: Run, name: str, rows: list[dict[str, Any]], asked: Mapping[str, object], began: shipped.Began) -> None:
+def write(
+    run: Run, name: str, rows: list[dict[str, Any]], asked: Mapping[str, object], began: shipped.Provenance
+) -> None:
     """Write a study's table: its rows, what the protocol asked, and what it began with."""
     shipped.write_table(name, rows, command=run.command, inputs=asked, began=began)
 
 
-def keep(run: Run, name: str, arrays: Mapping[Key, Tensor], asked: Mapping[str, object], began: shipped.Began) -> None:
+def keep(
+    run: Run, name: str, arrays: Mapping[Key, Tensor], asked: Mapping[str, object], began: shipped.Provenance
+) -> None:
     """Write a study's raw outcomes, what the protocol asked, and what it began with."""
     outcomes.write_outcomes(name, arrays, command=run.command, inputs=asked, began=began)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -143,7 +142,7 @@ def detectors(run: Run) -> None:
     networks = taught(run, given, taught_poisons(run))
     for network, lesson, file in zip(networks, given, SHIPPED.values(), strict=True):
         said: dict[str, object] = {"command": run.command, "recipe": asdict(lesson.recipe)}
-        said |= shipped.provenance(began, time.time() - began.at) | {"test": "data/results/detecting.json"}
+        said |= began.card() | {"test": "data/results/detecting.json"}
         write_weights(detect.DETECTORS / f"{file}.safetensors", network, said, half=True)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facepoison import detect, game, shipped
-from facepoison.adapt import ROBUST, harden
+from facepoison.adapt import ROBUST, adversarial_fine_tuning
 from facepoison.attacks.presets import find_attack, title_of
 from facepoison.baselines import baseline_scores, train_baseline
 from facepoison.detect import NETWORK, RESIDUAL, Detector, DetectorRecipe
@@ -257,7 +257,9 @@ def _robust(run: Run, found: RealPeople, set_up: Stage, asked: Mapping[str, Any]
     clean = pictures.take(first_places(pictures, set_up.who.taught, asked["poisoned"]))
     poisons = set_up.told
     start, seed = found.extractors[asked["trainer"]], found.setting.seed
-    return harden(start, clean, poisons, preset, seed=seed, scratch=run.scratch / "detecting", report=run.say)
+    return adversarial_fine_tuning(
+        start, clean, poisons, preset, seed=seed, scratch=run.scratch / "detecting", report=run.say
+    )
 
 
 def _first_pictures(data: Data, count: int, setting: Setting) -> Data:

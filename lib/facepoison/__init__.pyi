@@ -4,7 +4,7 @@ Type checkers and editors read this as it stands, and `__init__.py` reads it to 
 asked for. A name that is added here wants a place on the page `book/api.md`.
 """
 
-from facepoison.adapt import harden
+from facepoison.adapt import adversarial_fine_tuning
 from facepoison.attacks.base import Attack
 from facepoison.attacks.fawkes_v03 import FAWKES_V03_HIGH, FawkesV03, fawkes_v03
 from facepoison.attacks.fawkes_v1 import FAWKES_V1_HIGH, FAWKES_V1_LOW, FAWKES_V1_MID, FawkesV1, fawkes_v1
@@ -57,6 +57,7 @@ __all__ = [
     "Rate",
     "Report",
     "Skipped",
+    "adversarial_fine_tuning",
     "align",
     "catalogue",
     "change",
@@ -66,7 +67,6 @@ __all__ = [
     "fawkes_v03",
     "fawkes_v1",
     "find_attack",
-    "harden",
     "load_detector",
     "load_extractor",
     "lowkey",

@@ -83,7 +83,7 @@ def by_people(pixels: Tensor) -> Pictures:
     return Pictures(pixels.flatten(0, 1), people, tuple(map(str, range(len(pixels)))))
 
 
-def harden(
+def adversarial_fine_tuning(
     extractor: Extractor,
     clean: Pictures,
     poisons: Mapping[str, Pictures],
@@ -120,7 +120,7 @@ def harden(
         >>> extractor = fp.load_extractor("deepid_2014")
         >>> poisoned = replace(faces, pixels=faces.pixels ^ 8)  # a poison that keeps the example short
         >>> short = fp.EndToEnd("two steps", draws=32, batch=16)
-        >>> fp.harden(extractor, faces, {"eights": poisoned}, short, seed=1).name
+        >>> fp.adversarial_fine_tuning(extractor, faces, {"eights": poisoned}, short, seed=1).name
         'deepid_2014 trained on eights'
     """
     seen = [clean, *poisons.values()]

@@ -7,7 +7,6 @@ each person and one column for each picture.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 import fingerprint
 from facepoison.errors import InputError
 from facepoison.evaluation import Answers, Rate, rate, share
-from facepoison.shipped import RESULTS, Began, provenance
+from facepoison.shipped import RESULTS, Provenance
 from facepoison.store import describe, written_whole
 
 Key = tuple[str, ...]
@@ -45,7 +44,7 @@ def write_outcomes(
     *,
     command: str,
     inputs: Mapping[str, object],
-    began: Began,
+    began: Provenance,
     folder: Path = RESULTS,
 ) -> Path:
     """Write raw outcomes with a card beside them, whole or not at all: numbers as float16, integers as int16.
@@ -72,7 +71,7 @@ def write_outcomes(
     said: dict[str, object] = {"command": command, "inputs": {what: describe(value) for what, value in inputs.items()}}
     said |= {"sha256": fingerprint.of_file(path), "bytes": path.stat().st_size}
     with written_whole(path.with_suffix(".json")) as scratch:
-        card = said | provenance(began, time.time() - began.at)
+        card = said | began.card()
         scratch.write_text(json.dumps({"card": card}, indent=1) + "\n")
     return path
 

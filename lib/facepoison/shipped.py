@@ -82,13 +82,13 @@ def ship(
         "pictures": describe(pictures),
         "sha256": fingerprint.of_file(path),
         "bytes": path.stat().st_size,
-    } | provenance(begin(), seconds)
+    } | begin().card(seconds)
     with written_whole(path.with_suffix(".json")) as scratch:
         scratch.write_text(json.dumps(card, indent=1) + "\n")
 
 
 @dataclass(frozen=True)
-class Began:
+class Provenance:
     """What a computation began with; all of it may change while it runs.
 
     Attributes:
@@ -101,21 +101,20 @@ class Began:
     protocol: str
     at: float
 
+    def card(self, seconds: float | None = None) -> dict[str, object]:
+        """What every card says of how a result was computed: code, protocol, device, versions, and the time so far."""
+        return {
+            "commit": self.commit,
+            "protocol": self.protocol,
+            "device": device_kind(),
+            "versions": versions(),
+            "seconds": round(time.time() - self.at if seconds is None else seconds, 1),
+        }
 
-def begin() -> Began:
+
+def begin() -> Provenance:
     """What a computation that is to have a card begins with: call it first."""
-    return Began(fingerprint.commit(), fingerprint.of_file(PROTOCOL)[:12], time.time())
-
-
-def provenance(began: Began, seconds: float) -> dict[str, object]:
-    """What every card says of how a result was computed: code, protocol, device, versions, time."""
-    return {
-        "commit": began.commit,
-        "protocol": began.protocol,
-        "device": device_kind(),
-        "versions": versions(),
-        "seconds": round(seconds, 1),
-    }
+    return Provenance(fingerprint.commit(), fingerprint.of_file(PROTOCOL)[:12], time.time())
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def write_table(
     *,
     command: str,
     inputs: Mapping[str, object],
-    began: Began,
+    began: Provenance,
     folder: Path = RESULTS,
 ) -> Path:
     """Write a table with its card as one JSON file, whole or not at all.
@@ -149,7 +148,7 @@ def write_table(
         InputError: the file cannot be written.
     """
     plain = [{key: asdict(cell) if _is_record(cell) else cell for key, cell in row.items()} for row in rows]  # type: ignore[call-overload]
-    card = {"command": command, "inputs": _as_json(inputs)} | provenance(began, time.time() - began.at)
+    card = {"command": command, "inputs": _as_json(inputs)} | began.card()
     path = folder / f"{name}.json"
     with written_whole(path) as scratch:
         scratch.write_text(json.dumps({"card": card, "rows": plain}, indent=1) + "\n")

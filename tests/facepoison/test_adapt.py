@@ -57,8 +57,8 @@ def test_training_on_poison_undoes_it_and_training_on_clean_pictures_does_not(bf
     start = tiny_extractor(0)
     start.network.register_buffer("counted", torch.tensor(3))  # as batch normalisation has one
     clean, swapped = adapt.by_people(public), adapt.by_people(poison(public))
-    seen = adapt.harden(start, clean, {"swap": swapped}, quick, seed=1)
-    control = adapt.harden(start, clean, {}, quick, seed=1)
+    seen = adapt.adversarial_fine_tuning(start, clean, {"swap": swapped}, quick, seed=1)
+    control = adapt.adversarial_fine_tuning(start, clean, {}, quick, seed=1)
     assert moved(seen, users) < 0.7 * min(moved(start, users), moved(control, users))
     assert seen.name == "tiny 0 trained on swap"
     assert control.name == "tiny 0 trained on clean pictures"
@@ -69,16 +69,18 @@ def test_a_training_is_kept_once_done_and_is_the_same_from_the_store(tmp_path, m
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path))
     clean = adapt.by_people(torch.stack([tiny_pictures(4, seed=seed) for seed in range(3)]))
     quick = EndToEnd("quick", draws=64, batch=16)
-    first = adapt.harden(tiny_extractor(0), clean, {}, quick, seed=1)
-    for_resuming = adapt.harden(tiny_extractor(0), clean, {}, quick, seed=1, scratch=tmp_path / "half-way")
-    other = adapt.harden(tiny_extractor(0), clean, {}, quick, seed=2)
+    first = adapt.adversarial_fine_tuning(tiny_extractor(0), clean, {}, quick, seed=1)
+    for_resuming = adapt.adversarial_fine_tuning(
+        tiny_extractor(0), clean, {}, quick, seed=1, scratch=tmp_path / "half-way"
+    )
+    other = adapt.adversarial_fine_tuning(tiny_extractor(0), clean, {}, quick, seed=2)
 
     def never(*_, **__):
         raise AssertionError("trained once more")
 
     never.__module__ = adapt.fine_tune.__module__  # the key of what is kept names it
     monkeypatch.setattr(adapt, "fine_tune", never)
-    again = adapt.harden(tiny_extractor(0), clean, {}, quick, seed=1)
+    again = adapt.adversarial_fine_tuning(tiny_extractor(0), clean, {}, quick, seed=1)
     assert first.sha256 == again.sha256 == for_resuming.sha256 != other.sha256
     assert torch.equal(embed(first, clean.pixels), embed(again, clean.pixels))
     assert not any(weight.requires_grad for weight in again.network.parameters())

@@ -25,7 +25,7 @@ MATTER = {
     *("Extractor", "catalogue", "load_extractor", "embed"),
     *("lowkey", "fawkes_v1", "fawkes_v03", "change"),
     *("nearest", "rank_one", "measure_protection", "rate", "share", "difference"),
-    *("harden", "load_detector", "scores", "threshold", "train_detector"),
+    *("adversarial_fine_tuning", "load_detector", "scores", "threshold", "train_detector"),
 }
 """Names that a reader of the page wants to see at work."""
 

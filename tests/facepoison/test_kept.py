@@ -85,9 +85,9 @@ def teach(folder, poisons=None, seed=1, start=None):
     detect.train_detector(tiny_pictures(8), poisons, QUICK, seed=seed, start=start, scratch=folder)
 
 
-def harden(folder, poisons=None, draws=8):
+def adversarial_fine_tuning(folder, poisons=None, draws=8):
     preset = replace(SHORT, draws=draws)
-    adapt.harden(tiny_extractor(), people(), poisons or {}, preset, seed=1, scratch=folder)
+    adapt.adversarial_fine_tuning(tiny_extractor(), people(), poisons or {}, preset, seed=1, scratch=folder)
 
 
 RESULTS = {
@@ -97,8 +97,8 @@ RESULTS = {
     "made": lambda _: protocol.synthetic_people(setting(), "illustration", 1, 1, 32),
     "aligned": read_photographs,
     "linear": fit_linear,
-    "robust": lambda _: harden(None),
-    "robust, resumed": harden,
+    "robust": lambda _: adversarial_fine_tuning(None),
+    "robust, resumed": adversarial_fine_tuning,
     "end to end": train_rounds,
     "detector": lambda _: detect.trained(tiny_pictures(8), {"a": tiny_pictures(4, seed=1)}, QUICK, seed=1),
     "detector, resumed": teach,
@@ -260,7 +260,7 @@ def files_of(folder):
 @pytest.mark.parametrize(
     ("run", "others"),
     [
-        (harden, [{"draws": 16}, {"poisons": {"a": people()}}]),
+        (adversarial_fine_tuning, [{"draws": 16}, {"poisons": {"a": people()}}]),
         (teach, [{"seed": 2}, {"poisons": {"a": tiny_pictures(5)}}, {"start": detect.Detector(True, "a", "b")}]),
         (train, [{"epochs": 2}, {"seed": 1}, {"rate": 2e-3}]),
     ],

@@ -22,7 +22,7 @@ def random(*size, seed=0, shift=0.0):
 
 
 def written(folder, arrays):
-    began = shipped.Began("abc", "0123", time.time())
+    began = shipped.Provenance("abc", "0123", time.time())
     outcomes.write_outcomes("t", arrays, command="make t", inputs=ASKED, began=began, folder=folder)
     return outcomes.read_outcomes("t", folder)
 

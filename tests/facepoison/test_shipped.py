@@ -69,7 +69,7 @@ def test_tables_come_back_as_they_were_and_say_where_they_are_from(tmp_path):
         rows,
         command="make t",
         inputs=asked,
-        began=shipped.Began("abc", "0123", time.time() - 1.2),
+        began=shipped.Provenance("abc", "0123", time.time() - 1.2),
         folder=tmp_path,
     )
     table = shipped.read_table("t", tmp_path)
