@@ -86,7 +86,7 @@ def test_accounts_are_judged_by_all_of_their_pictures(answer, people):
     assert (two["found"].value, two["found"].probes, two["false_alarms"].value) == (1.0, 2, 0.5)
 
 
-def test_accounts_are_judged_by_means_and_what_is_left_over_is_not(self):
+def test_accounts_are_judged_by_means_and_what_is_left_over_is_not():
     logits = torch.tensor([1.0, 20.0, 3.0, -12.0, 7.0, 4.0, 100.0, 5.0, 6.0, 0.0])
     people = torch.tensor([7, 3, 7, 3, 5, 7, 7, 7, 3, 3])
     found, owners = rates.by_account(logits, people, 2)
@@ -98,7 +98,7 @@ def test_accounts_are_judged_by_means_and_what_is_left_over_is_not(self):
     assert rates.by_account(logits, people, 1)[1].bincount().tolist() == [0, 0, 0, 4, 0, 1, 0, 5]
 
 
-def test_accounts_need_somebody_with_enough_pictures(self):
+def test_accounts_need_somebody_with_enough_pictures():
     with pytest.raises(InputError, match="nobody has 6 pictures"):
         rates.by_account(torch.zeros(10), torch.tensor([7, 3, 7, 3, 5, 7, 7, 7, 3, 3]), 6)
 
