@@ -11,6 +11,7 @@ from torch import Tensor
 
 from facepoison import detect, game
 from facepoison.attacks.similarity import change
+from facepoison.errors import InputError
 from facepoison.evaluation import difference, share
 from facepoison.extractors import Extractor
 from facepoison.pictures import Pictures
@@ -159,6 +160,31 @@ def flagged_of(
                 yield row | {"posted": attack, "flagged": share(posted > limit, people[attack])}
 
 
+def by_account(logits: Tensor, people: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """One score for every ``size`` pictures of an account: the mean of their logits, cut to +-10.
+
+    Args:
+        logits: Scores (N,).
+        people: Whose pictures they are, int64 (N,).
+        size: Pictures that are judged together; what is left over is not.
+
+    Returns:
+        The scores (A,), and whose accounts they are, int64 (A,).
+
+    Raises:
+        InputError: nobody has so many pictures.
+    """
+    found, owners = [], []
+    for person in people.unique().tolist():  # type: ignore[no-untyped-call]
+        own = logits[people == person].clamp(-10, 10)
+        whole = own[: len(own) // size * size].view(-1, size).mean(dim=1)
+        found.append(whole)
+        owners += [person] * len(whole)
+    if not owners:
+        raise InputError(f"accounts: nobody has {size} pictures; judge them by fewer")
+    return torch.cat(found), torch.tensor(owners)
+
+
 def accounts_of(
     answer: Asked, people: Mapping[str, Tensor], thresholds: Tensor, honest: Tensor, size: int, allowed: float
 ) -> Iterator[Row]:
@@ -174,13 +200,11 @@ def accounts_of(
     """
     for transformation in answer.honest:
         for pictures in (1, size):
-            limit = detect.threshold(
-                detect.by_account(answer.thresholds[transformation], thresholds, pictures)[0], allowed
-            )
-            wrong, whose = detect.by_account(answer.honest[transformation], honest, pictures)
+            limit = detect.threshold(by_account(answer.thresholds[transformation], thresholds, pictures)[0], allowed)
+            wrong, whose = by_account(answer.honest[transformation], honest, pictures)
             false_alarms = share(wrong > limit, whose)
             for attack, posted in answer.posted[transformation].items():
-                found, users = detect.by_account(posted, people[attack], pictures)
+                found, users = by_account(posted, people[attack], pictures)
                 row = {"attack": attack, "transformation": transformation, "pictures": pictures, "allowed": allowed}
                 yield row | {"found": share(found > limit, users), "false_alarms": false_alarms}
 

@@ -330,31 +330,6 @@ def precision(found: float, false_alarms: float, base: float) -> float:
     return true / (true + false) if true + false else 0.0
 
 
-def by_account(logits: Tensor, people: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """One score for every ``size`` pictures of an account: the mean of their logits, cut to +-10.
-
-    Args:
-        logits: Scores (N,).
-        people: Whose pictures they are, int64 (N,).
-        size: Pictures that are judged together; what is left over is not.
-
-    Returns:
-        The scores (A,), and whose accounts they are, int64 (A,).
-
-    Raises:
-        InputError: nobody has so many pictures.
-    """
-    found, owners = [], []
-    for person in people.unique().tolist():  # type: ignore[no-untyped-call]
-        own = logits[people == person].clamp(-10, 10)
-        whole = own[: len(own) // size * size].view(-1, size).mean(dim=1)
-        found.append(whole)
-        owners += [person] * len(whole)
-    if not owners:
-        raise InputError(f"accounts: nobody has {size} pictures; judge them by fewer")
-    return torch.cat(found), torch.tensor(owners)
-
-
 @dataclass(frozen=True)
 class Evading:
     """The user's reply: what LowKey is held back by besides the change that can be seen.

@@ -27,7 +27,6 @@ from facepoison.store import describe, written_whole
 Key = tuple[str, ...]
 
 BETWEEN = " | "  # words of a key in a file
-ENOUGH = 10.0  # beyond which a single picture's score says no more of its account
 
 
 @dataclass(frozen=True)
@@ -127,21 +126,6 @@ def share_of(hits: Tensor) -> Rate:
     """
     people, pictures = hits.shape
     return share(hits.flatten(), torch.arange(people).repeat_interleave(pictures))
-
-
-def accounts(scores: Tensor, size: int) -> Tensor:
-    """Scores of accounts, float (people, accounts of each): the mean of ``size`` pictures cut to +-``ENOUGH``.
-
-    Args:
-        scores: Float (people, pictures).
-        size: Pictures that are judged together; what is left over is not.
-
-    Raises:
-        InputError: nobody has so many pictures.
-    """
-    if not 1 <= size <= scores.shape[1]:
-        raise InputError(f"accounts: {size} of {scores.shape[1]} pictures; judge them by 1 to {scores.shape[1]}")
-    return scores.clamp(-ENOUGH, ENOUGH).unfold(1, size, size).mean(dim=2)
 
 
 def every_threshold(clean: Tensor, poisoned: Tensor) -> list[tuple[float, float]]:

@@ -132,13 +132,6 @@ def at_percent(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     return f"With at most 1 % of clean pictures flagged they find: {said}."
 
 
-def per_million(at: Mapping[str, tuple[float, float]]) -> str:
-    """What a threshold means for a million pictures of each kind, from shares flagged and found by attack."""
-    flagged = next(iter(at.values()))[0]
-    missed = ", ".join(f"{1e6 * (1 - found):,.0f} of {name}" for name, (_, found) in at.items())
-    return f"of a million each, {1e6 * flagged:,.0f} clean pictures flagged; missed: {missed}"
-
-
 def precision_percent(row: Row, base: float) -> str:
     """Precision in per cent where a share ``base`` is poisoned, and its interval."""
     precise = precision_of_people(row["found"], row["false_alarms"], base)

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from facepoison import detect
 from facepoison.attacks.lowkey import LOWKEY_MSE, lowkey
 from facepoison.attacks.similarity import squared_change, squared_change_to
-from facepoison.detect import Detector, DetectorRecipe, area, by_account, precision, scores, threshold, train_detector
+from facepoison.detect import Detector, DetectorRecipe, area, precision, scores, threshold, train_detector
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import embed
@@ -311,21 +311,6 @@ class TestCounting:
         assert precision(0.5, 0.5, 0.2) == pytest.approx(0.2)
         assert precision(0.9, 0.0, 0.01) == 1
         assert precision(0.0, 0.0, 0.01) == 0
-
-    def test_accounts_are_judged_by_means_and_what_is_left_over_is_not(self):
-        logits = torch.tensor([1.0, 20.0, 3.0, -12.0, 7.0, 4.0, 100.0, 5.0, 6.0, 0.0])
-        people = torch.tensor([7, 3, 7, 3, 5, 7, 7, 7, 3, 3])
-        found, owners = by_account(logits, people, 2)
-        assert owners.tolist() == [3, 3, 7, 7]
-        assert found.tolist() == [0.0, 3.0, 2.0, 7.0]  # 20 and -12, then 6 and 0; 1 and 3, then 4 and 100 cut to 10
-        found, owners = by_account(logits, people, 5)
-        assert owners.tolist() == [7]
-        assert found.tolist() == [pytest.approx((1 + 3 + 4 + 10 + 5) / 5)]
-        assert by_account(logits, people, 1)[1].bincount().tolist() == [0, 0, 0, 4, 0, 1, 0, 5]
-
-    def test_accounts_need_somebody_with_enough_pictures(self):
-        with pytest.raises(InputError, match="nobody has 6 pictures"):
-            by_account(torch.zeros(10), torch.tensor([7, 3, 7, 3, 5, 7, 7, 7, 3, 3]), 6)
 
     def test_the_area_is_the_share_of_pairs_in_order(self):
         clean, poisoned = torch.randn(200, generator=generator(1)), torch.randn(150, generator=generator(2)) + 1

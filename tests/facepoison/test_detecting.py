@@ -172,7 +172,8 @@ def kept(crowd, store, tmp_path, monkeypatch):
     monkeypatch.setattr(detecting, "load_data", lambda setting: crowd)
     dark = replace(people(10, 2, 5), pixels=people(10, 2, 5).pixels // 2)  # so that no clean picture is flagged
     monkeypatch.setattr(detecting, "people_of", lambda population: dark)
-    monkeypatch.setattr(detecting.detect, "load_detector", lambda name: brightness)
+    known = {"network": brightness, "residual": network("residual", 3)}
+    monkeypatch.setattr(detecting.detect, "load_detector", lambda name: known[name])
     monkeypatch.setattr(detecting, "load_extractor", lambda name: tiny_extractor(int(name == "robust_both")))
     monkeypatch.setattr(detecting, "users_poisons", lambda run, attacks: {name: posted[name] for name in attacks})
     written = tmp_path / "results"
@@ -198,6 +199,30 @@ def test_sifting_keeps_answers_whose_rates_are_those_of_the_rounds(kept, crowd):
             outcomes.unpack_answers(found, (attack, "nothing leaked", "nothing", "no detector")).predicted.shape[1] == 2
         )
     assert found.card["inputs"]["allowed"] == [0.1, 0.0]
+
+
+def test_evading_keeps_scores_of_both_poisons_and_what_they_still_protect(kept, crowd, monkeypatch):
+    def grey(run, clean, *how):
+        return replace(clean, pixels=torch.full_like(clean.pixels, 200))
+
+    again = network("again", 2)
+    told = []
+    monkeypatch.setattr(detecting, "craft_replies", grey)
+    monkeypatch.setattr(detecting, "first_taught", lambda *size: people(2, 2, 7))
+    monkeypatch.setattr(detecting, "taught_poisons", lambda run: {"a": people(2, 2, 8)})
+    monkeypatch.setattr(detecting, "learnt", lambda run, recipe, clean, poisons, start: told.append(poisons) or again)
+    detecting.evading(telling([]))
+    assert [set(poisons) for poisons in told] == [{"a", "the reply"}]
+    found = outcomes.read_outcomes("evading", kept)
+    posted = ("lowkey", "lowkey that evades")
+    for name in posted:
+        scores = found.arrays["brightness", "untransformed", name]
+        assert scores.shape == (2, len(crowd.gallery_of(4)))
+        assert bool((scores > 4).all()) == (name == "lowkey")  # black, and bright
+        assert found.arrays["PSNR, dB", "untransformed", name].shape == scores.shape
+        error = rate(*(outcomes.unpack_answers(found, ("answers", each)) for each in (name, "clean")))
+        assert (error.n, error.clean_error.value) == (2, 0.0)
+    assert found.arrays["again", "untransformed", "thresholds"].shape == (10, 2)
 
 
 def test_a_reply_is_kept_and_belongs_to_one_detector(tmp_path, monkeypatch):

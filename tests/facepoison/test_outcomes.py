@@ -89,15 +89,6 @@ def test_answers_come_back_and_who_was_asked_is_kept_once(tmp_path):
         outcomes.pack_answers({("a",): answers(1), ("b",): replace(answers(1), probe=torch.tensor([7, 8, 3]))})
 
 
-def test_accounts_are_means_of_cut_scores():
-    scores = torch.tensor([[1.0, 3.0, 4.0, 100.0, 5.0], [20.0, -12.0, 6.0, 0.0, 9.0]])
-    assert outcomes.accounts(scores, 2).tolist() == [[2.0, 7.0], [0.0, 3.0]]
-    assert outcomes.accounts(scores, 5).tolist() == [[pytest.approx(4.6)], [pytest.approx(3.0)]]
-    for size in (0, 6):
-        with pytest.raises(InputError, match=f"{size} of 5 pictures"):
-            outcomes.accounts(scores, size)
-
-
 def test_a_curve_goes_through_what_each_threshold_flags_and_finds():
     clean, poisoned = random(20, 4).round(), random(6, 5, seed=1, shift=2.0).round()  # rounding makes ties
     line = outcomes.every_threshold(clean, poisoned)
@@ -163,10 +154,10 @@ class TestRatesComeOutOfScores:
         given = (people, people["thresholds"], people["non-poisoning"], 4, 0.1)
         for row in rates.accounts_of(answer, *given):
             after, size = row["transformation"], row["pictures"]
-            clean = outcomes.accounts(scores[after, "thresholds"], size)
-            limit = detect.threshold(clean.flatten(), 0.1)
-            found = outcomes.accounts(scores[after, row["attack"]], size) > limit
-            assert outcomes.share_of(found) == row["found"]
+            own = {name: scores[after, name].clamp(-10, 10).unfold(1, size, size).mean(dim=2) for name in people}
+            limit = detect.threshold(own["thresholds"].flatten(), 0.1)
+            assert outcomes.share_of(own[row["attack"]] > limit) == row["found"]
+            assert outcomes.share_of(own["non-poisoning"] > limit) == row["false_alarms"]
 
     def test_curves(self, scores, answer, people):
         line = outcomes.every_threshold(scores["JPEG 75", "non-poisoning"], scores["JPEG 75", "a"])

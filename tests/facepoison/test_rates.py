@@ -9,6 +9,7 @@ from tiny import tiny_extractor, tiny_pictures
 
 from facepoison import tables
 from facepoison.device import generator
+from facepoison.errors import InputError
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import split
 from facepoison.protocol import Data
@@ -83,6 +84,23 @@ def test_accounts_are_judged_by_all_of_their_pictures(answer, people):
     one, two = (tables.only(rows, attack="faint", pictures=size) for size in (1, 2))
     assert (one["found"].value, one["found"].probes, one["false_alarms"].value) == (0.75, 4, 0.5)
     assert (two["found"].value, two["found"].probes, two["false_alarms"].value) == (1.0, 2, 0.5)
+
+
+def test_accounts_are_judged_by_means_and_what_is_left_over_is_not():
+    logits = torch.tensor([1.0, 20.0, 3.0, -12.0, 7.0, 4.0, 100.0, 5.0, 6.0, 0.0])
+    people = torch.tensor([7, 3, 7, 3, 5, 7, 7, 7, 3, 3])
+    found, owners = rates.by_account(logits, people, 2)
+    assert owners.tolist() == [3, 3, 7, 7]
+    assert found.tolist() == [0.0, 3.0, 2.0, 7.0]  # 20 and -12, then 6 and 0; 1 and 3, then 4 and 100 cut to 10
+    found, owners = rates.by_account(logits, people, 5)
+    assert owners.tolist() == [7]
+    assert found.tolist() == [pytest.approx((1 + 3 + 4 + 10 + 5) / 5)]
+    assert rates.by_account(logits, people, 1)[1].bincount().tolist() == [0, 0, 0, 4, 0, 1, 0, 5]
+
+
+def test_accounts_need_somebody_with_enough_pictures():
+    with pytest.raises(InputError, match="nobody has 6 pictures"):
+        rates.by_account(torch.zeros(10), torch.tensor([7, 3, 7, 3, 5, 7, 7, 7, 3, 3]), 6)
 
 
 def test_curves_go_from_few_false_alarms_to_all(answer, people):

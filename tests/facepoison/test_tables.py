@@ -137,8 +137,6 @@ def test_points_of_curves_are_found_and_said():
     assert line == [(0.001, 0.4), (0.01, 0.8), (0.1, 0.9)]
     assert tables.curve_points(rows, "a", transformation="noise") == []
     assert "Fawkes 80 %" in tables.at_percent({"Fawkes": line})
-    said = tables.per_million({"Fawkes": (0.001, 0.4), "LowKey": (0.001, 1.0)})
-    assert said == "of a million each, 1,000 clean pictures flagged; missed: 600,000 of Fawkes, 0 of LowKey"
 
 
 def test_precision_is_shown_with_its_interval():
