@@ -171,7 +171,8 @@ def crowd(run: Run) -> None:
     setting, data, posted = crowd_posts(run)
     answers: dict[Key, Answers] = {}
     for (attack, name), outcome in game.by_extractor(data, posted, timeline.timeline(setting)).items():
-        answers |= {(attack, name): outcome.poisoned, ("clean", name): outcome.clean}
+        held = outcome.top(game.HELD)
+        answers |= {(attack, name): held.poisoned, ("clean", name): held.clean}
         run.say(f"{attack}, {name}: {outcome.rate.value:.3f}")
     keep(run, "crowd", outcomes.pack_answers(answers), asked, began)
     answers = {}

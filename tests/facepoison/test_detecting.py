@@ -211,9 +211,10 @@ def test_evading_keeps_scores_of_both_poisons_and_what_they_still_protect(kept, 
     monkeypatch.setattr(detecting, "first_taught", lambda *size: people(2, 2, 7))
     monkeypatch.setattr(detecting, "taught_poisons", lambda run: {"a": people(2, 2, 8)})
     monkeypatch.setattr(detecting, "learnt", lambda run, recipe, clean, poisons, start: told.append(poisons) or again)
-    detecting.evading(telling([]))
+    folder, run = kept
+    detecting.evading(run)
     assert [set(poisons) for poisons in told] == [{"a", "the reply"}]
-    found = outcomes.read_outcomes("evading", kept)
+    found = outcomes.read_outcomes("evading", folder)
     posted = ("lowkey", "lowkey that evades")
     for name in posted:
         scores = found.arrays["brightness", "untransformed", name]
