@@ -86,7 +86,7 @@ LOWKEY = LowKey("lowkey", "LowKey", perceptual="lpips", weight=0.05 * 512)
 """LowKey as published, held back by LPIPS, whose weights ``facepoison fetch lpips`` gets."""
 
 LOWKEY_MSE = LowKey("lowkey_mse", "LowKey (MSE)", perceptual="mse", weight=330.0)
-"""Another attack than LowKey: held back by the mean squared error, which needs no download; see ``lowkey``."""
+"""Another attack than LowKey, held back by the mean squared error, which needs no download; see ``lowkey``."""
 
 
 def blur(pictures: Tensor, preset: LowKey) -> Tensor:
