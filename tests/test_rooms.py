@@ -97,7 +97,7 @@ def test_no_import_of_the_library_runs_upwards():
 
 
 LONGEST = 500  # lines of a file
-DEEPEST = 8900  # lines of the library that a chapter runs on; 6500 is the aim
+DEEPEST = 8800  # lines of the library that a chapter runs on; 6500 is the aim
 
 
 @pytest.mark.parametrize("name", KNOWN)
