@@ -11,13 +11,11 @@ from facepoison import detect, outcomes
 from facepoison.attacks.presets import title_of
 from facepoison.baselines import statistics
 from facepoison.detect import RESIDUAL, Detector
-from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.evaluation import rate
 from facepoison.pictures import Pictures
-from facepoison.pictures.splits import split
 from facepoison.pictures.transforms import transform
-from facepoison.protocol import Data, read_protocol, registered
+from facepoison.protocol import read_protocol, registered
 from studies import detecting
 from studies.common import Run
 from studies.detecting import crossed_lessons, lessons
@@ -144,17 +142,6 @@ def test_people_have_as_many_pictures_each(who):
     pictures = Pictures(tiny_pictures(len(who)), torch.tensor(who), ("a", "b"))
     with pytest.raises(InputError, match="give as many of each"):
         detecting.by_row(torch.zeros(len(who)), pictures)
-
-
-@pytest.fixture
-def crowd():
-    """Six people with six pictures each, all alike but for noise."""
-    pixels = torch.cat([tiny_pictures(1, seed=who).expand(6, -1, -1, -1) for who in range(6)])
-    noise = torch.randint(-9, 10, pixels.shape, generator=generator(1, "crowd"))
-    pixels = (pixels.short() + noise).clamp(0, 255).to(torch.uint8)
-    pictures = Pictures(pixels, torch.arange(6).repeat_interleave(6), tuple("abcdef"))
-    gallery, probes = split(pictures, 1)
-    return Data(pictures, gallery, probes, (4, 1), {}, pictures)
 
 
 @pytest.fixture

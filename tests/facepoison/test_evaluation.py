@@ -3,8 +3,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tiny import embedded_crowd
 
-from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.evaluation import (
     Answers,
@@ -22,20 +22,7 @@ from facepoison.evaluation import (
     rate,
     write_answers,
 )
-from facepoison.extractors import normalise
 from facepoison.intervals import difference_interval, share_interval
-
-
-def crowd(people=6, known=5, asked=4, spread=0.5, seed=0):
-    """Unit embeddings around one centre for each identity: gallery, labels, probes, labels."""
-    stream = generator(seed, "crowd")
-    centres = torch.randn(people, 16, generator=stream)
-
-    def around(each):
-        labels = torch.arange(people).repeat_interleave(each)
-        return normalise(centres[labels] + spread * torch.randn(len(labels), 16, generator=stream)), labels
-
-    return *around(known), *around(asked)
 
 
 def answers(*errors, probes=10):
@@ -205,6 +192,6 @@ def test_an_area_counts_people():
 
 
 def test_whom_a_probe_is_nearest_to_is_said_probe_by_probe():
-    gallery, labels, probes, asked = crowd()
+    gallery, labels, probes, asked = embedded_crowd()
     right = named_right(gallery, labels, probes, asked)
     assert rank_one(gallery, labels, probes, asked).value == pytest.approx(float(by_person(right, asked).mean()))

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import embedded_crowd
 
 from facepoison import game
 from facepoison.device import generator
@@ -14,21 +15,9 @@ from facepoison.protocol import Data
 from facepoison.recognition import nearest
 
 
-def crowd(people=6, known=5, asked=4, spread=0.5, seed=0):
-    """Unit embeddings around one centre for each identity: gallery, labels, probes, labels."""
-    stream = generator(seed, "crowd")
-    centres = torch.randn(people, 16, generator=stream)
-
-    def around(each):
-        labels = torch.arange(people).repeat_interleave(each)
-        return normalise(centres[labels] + spread * torch.randn(len(labels), 16, generator=stream)), labels
-
-    return *around(known), *around(asked)
-
-
 def test_each_user_poisons_alone():
     """The same as playing every round in full: gather that user's gallery anew and ask the recogniser."""
-    gallery, labels, probes, asked = crowd(spread=0.9)
+    gallery, labels, probes, asked = embedded_crowd(spread=0.9)
     stream = generator(1, "poison")
     users = (4, 1, 3)
     poisoned = {user: normalise(torch.randn(5, 16, generator=stream)) for user in users}
@@ -50,7 +39,7 @@ def test_each_user_poisons_alone():
 
 
 def test_poison_far_from_everyone_protects_and_no_poison_does_not():
-    gallery, labels, probes, asked = crowd(spread=0.1)
+    gallery, labels, probes, asked = embedded_crowd(spread=0.1)
     away = measure_protection(gallery, labels, probes, asked, {u: -gallery[labels == u] for u in range(6)})
     assert away.rate.value == 1
     assert away.rate.clean_error.value == 0
@@ -60,7 +49,7 @@ def test_poison_far_from_everyone_protects_and_no_poison_does_not():
 
 
 def test_top_k_is_right_more_often():
-    gallery, labels, probes, asked = crowd(people=12, spread=2.0)
+    gallery, labels, probes, asked = embedded_crowd(people=12, spread=2.0)
     result = measure_protection(gallery, labels, probes, asked, {u: gallery[labels == u] for u in range(12)})
     values = [result.top(k).rate.value for k in (1, 3, 5)]
     assert values[0] > values[1] > values[2]
@@ -70,7 +59,7 @@ def test_top_k_is_right_more_often():
 
 
 def test_of_few_people_answers_hold_all():
-    gallery, labels, probes, asked = crowd(people=3, spread=2.0)
+    gallery, labels, probes, asked = embedded_crowd(people=3, spread=2.0)
     result = measure_protection(gallery, labels, probes, asked, {1: gallery[labels == 0]})
     assert result.poisoned.predicted.sort(dim=1).values.tolist() == [[0, 1, 2]] * 4
     assert result.top(3).rate.value == 0
@@ -88,7 +77,7 @@ def test_who_is_out_of_a_round_is_no_candidate():
 
 
 def test_rounds_that_cannot_be_played_are_refused_in_one_line():
-    gallery, labels, probes, asked = crowd()
+    gallery, labels, probes, asked = embedded_crowd()
     own = gallery[labels == 2]
     with pytest.raises(InputError, match="no user"):
         measure_protection(gallery, labels, probes, asked, {})

@@ -8,11 +8,8 @@ import torch
 from tiny import tiny_extractor, tiny_pictures
 
 from facepoison import tables
-from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.pictures import Pictures
-from facepoison.pictures.splits import split
-from facepoison.protocol import Data
 from studies import rates
 from studies.common import Run
 
@@ -137,17 +134,6 @@ def test_one_threshold_is_set_on_clean_pictures_after_everything_or_after_one_tr
     }
     assert flagged(0.0, "darker")["clean", "untransformed"] == 0.5
     assert flagged(0.0, rates.EVERYTHING)["clean", "darker"] == 0.0
-
-
-@pytest.fixture
-def crowd():
-    """Six people with six pictures each, all alike but for noise."""
-    pixels = torch.cat([tiny_pictures(1, seed=who).expand(6, -1, -1, -1) for who in range(6)])
-    noise = torch.randint(-9, 10, pixels.shape, generator=generator(1, "crowd"))
-    pixels = (pixels.short() + noise).clamp(0, 255).to(torch.uint8)
-    pictures = Pictures(pixels, torch.arange(6).repeat_interleave(6), tuple("abcdef"))
-    gallery, probes = split(pictures, 1)
-    return Data(pictures, gallery, probes, (4, 1), {}, pictures)
 
 
 def test_the_reply_is_made_of_the_pictures_that_users_post_and_judged_beside_them(crowd, tmp_path, monkeypatch):

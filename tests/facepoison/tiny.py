@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from facepoison.device import generator
-from facepoison.extractors import Extractor, Preprocessing
+from facepoison.extractors import Extractor, Preprocessing, normalise
 
 
 def tiny_extractor(seed=0, size=24, dimensions=16):
@@ -61,3 +61,15 @@ class Invert(Keep):
 
     def __call__(self, pixels, surrogates, *, seed, public=None):
         return 255 - pixels
+
+
+def embedded_crowd(people=6, known=5, asked=4, spread=0.5, seed=0):
+    """Unit embeddings around one centre for each identity: gallery, labels, probes, labels."""
+    stream = generator(seed, "crowd")
+    centres = torch.randn(people, 16, generator=stream)
+
+    def around(each):
+        labels = torch.arange(people).repeat_interleave(each)
+        return normalise(centres[labels] + spread * torch.randn(len(labels), 16, generator=stream)), labels
+
+    return *around(known), *around(asked)
