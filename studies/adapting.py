@@ -9,22 +9,25 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from facepoison import end_to_end, game, poisoning, shipped, timeline
+from facepoison import end_to_end, game, outcomes, poisoning, shipped, timeline
 from facepoison.adapt import ROBUST, adversarial_fine_tuning, by_people
 from facepoison.attacks.eot import eot_surrogate
 from facepoison.attacks.lowkey import LOWKEY
 from facepoison.attacks.presets import ATTACKS, find_attack
 from facepoison.attacks.similarity import change
-from facepoison.evaluation import Protection, difference
+from facepoison.evaluation import Answers, Protection, difference
+from facepoison.extractors import Extractor
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import WEIGHTS, load_extractor, record
 from facepoison.extractors.recipes import find_recipe
 from facepoison.extractors.training import training_pictures
 from facepoison.game import among
+from facepoison.outcomes import Key
 from facepoison.pictures import Pictures
 from facepoison.protocol import load_data, load_extractors
-from studies.common import RealPeople, Run, crowd_posts, poisoned, script, users_posts, write
+from studies.common import RealPeople, Run, crowd_posts, keep, poisoned, script, users_posts, write
 
 
 def trainers_poisons(run: Run) -> tuple[Pictures, dict[str, Pictures]]:
@@ -57,17 +60,23 @@ def trainings(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def adaptive(run: Run) -> None:
-    """Trainers who train on poison of their own making, before users nobody tuned on: ``adaptive.json``.
+    """Trainers who train on poison of their own making, before users nobody tuned on: the answers, ``adaptive``.
 
-    What each arm's first training ends with goes into ``data/weights``.
+    They stand under what users post, ``clean`` where nobody poisons, and the training: its arm, how many people are
+    poisoned, draws, seed and precision. What each arm's first training ends with goes into ``data/weights``.
     """
     asked, began = run.setting.protocol["adapting"], shipped.begin()
     start, (clean, poisons) = load_extractor(asked["trainer"]), trainers_poisons(run)
     _, data, posted = crowd_posts(run)
-    before = {attack: game.play(data, posts, start) for attack, posts in posted.items()}
-    untrained = {"arm": "none", "people": 0, "draws": 0, "seed": 0, "precision": "bfloat16"}
-    rows = [_met(untrained, attack, each, each) for attack, each in before.items()]
-    asked_for = trainings(asked)
+    answers, asked_for = dict[Key, Answers](), trainings(asked)
+
+    def meet(extractor: Extractor, *training: object) -> None:
+        for attack, posts in posted.items():
+            outcome, name = game.play(data, posts, extractor), tuple(map(str, training))
+            answers.update({(attack, *name): outcome.poisoned, ("clean", *name): outcome.clean})
+            run.say(f"{'-'.join(name)}, {attack}: {outcome.rate}")
+
+    meet(start, "none")
     for place, how in enumerate(asked_for):
         known = {"control": [], "both": asked["attacks"]}.get(how["arm"], [how["arm"]])
         told = {attack: poisoning.first_of(poisons[attack], how["people"]) for attack in known}
@@ -84,29 +93,16 @@ def adaptive(run: Run) -> None:
             path = WEIGHTS / f"robust_{how['arm']}.safetensors"
             write_weights(path, robust.network, said, half=True)
             record(path.stem, path)
-        for attack, posts in posted.items():
-            rows.append(_met(how, attack, game.play(data, posts, robust), before[attack]))
-            run.say(f"{name}, {attack}: {rows[-1]['protection']}")
-    write(run, "adaptive", rows, asked, began)
-
-
-def _met(how: Mapping[str, object], attack: str, outcome: Protection, untrained: Protection) -> dict[str, Any]:
-    """A row of ``adaptive``: protection, what of it is due to the poison, and what training cost on clean pictures."""
-    return {
-        **how,
-        "attack": attack,
-        "protection": outcome.rate,
-        "by_user": outcome.poisoned.by_user.tolist(),
-        "due_to_poison": difference(outcome.poisoned, outcome.clean),
-        "accuracy_lost": difference(outcome.clean, untrained.clean),
-    }
+        meet(robust, *how.values())
+    keep(run, "adaptive", outcomes.pack_answers(answers), asked, began)
 
 
 def adaptive_end_to_end(run: Run) -> None:
     """Trainers who train extractor and classifier at once, poison of their own in the gallery, or not.
 
-    The table ``adaptive_end_to_end.json``. Some of the gallery's people, none of them a user, have poisoned pictures
-    that the trainer made.
+    The answers, ``adaptive_end_to_end``, by arm, and by attack or ``clean``; with each attack, which share of each
+    user's poison was learnt. Some of the gallery's people, none of them a user, have poisoned pictures that the trainer
+    made.
     """
     asked, began = run.setting.protocol["adapting_end_to_end"], shipped.begin()
     setting, data, posted = crowd_posts(run)
@@ -116,7 +112,7 @@ def adaptive_end_to_end(run: Run) -> None:
     known = []
     for posts in posted.values():
         known.append(posts.take(torch.isin(posts.identities, others)))
-    rows = []
+    answers, learnt = dict[Key, Answers](), dict[Key, Tensor]()
     for arm, told in (("none", []), ("both", known)):
         for attack, posts in posted.items():
             what = f"{arm}, {attack}"
@@ -129,14 +125,16 @@ def adaptive_end_to_end(run: Run) -> None:
                 preset=preset,
                 known=told,
             )
-            row = {"arm": arm, "attack": attack, "protection": outcome.protection.rate}
-            row |= {"due_to_poison": difference(outcome.protection.poisoned, outcome.protection.clean)}
-            rows.append(row | {"clean_fit": outcome.clean_fit, "own_fit": float(outcome.own_fit.mean())})
-    write(run, "adaptive_end_to_end", rows, asked, began)
+            answers |= {(arm, attack): outcome.protection.poisoned, (arm, "clean"): outcome.protection.clean}
+            learnt[arm, attack, "learnt"] = outcome.own_fit
+    keep(run, "adaptive_end_to_end", learnt | outcomes.pack_answers(answers), asked, began)
 
 
 def unknown(run: Run) -> None:
-    """Adaptive trainers before attacks that they did not train on, and before the user's reply: ``unknown.json``."""
+    """Adaptive trainers before attacks that they did not train on, and before the user's reply: ``unknown``.
+
+    The answers, by what users post, or ``clean``, and by trainer; and what is posted by PSNR, picture by picture.
+    """
     asked, began = run.setting.protocol["unknown"], shipped.begin()
     arms = run.setting.protocol["adapting"]
     start, reply = arms["trainer"], asked["reply"]
@@ -160,20 +158,19 @@ def unknown(run: Run) -> None:
     for name, (how, attack, known) in others.items():
         posted[name] = users_posts(run, how, attack, data, known, name)
     public, poisons = trainers_poisons(run)
-    own = poisoning.first_of(public, asked["again"])
-    answer = poisoned(run, LOWKEY, own, alone, networks, data.public, "the reply")
+    some_public = poisoning.first_of(public, asked["again"])
+    answer = poisoned(run, LOWKEY, some_public, alone, networks, data.public, "the reply")
     preset = replace(ROBUST, name="once more", draws=asked["draws"])
     told, folder = poisons | {"the reply": answer}, run.scratch / "again"
     once_more = adversarial_fine_tuning(networks[reply], public, told, preset, seed=0, scratch=folder, report=run.say)
     trainers = {name: networks[name] for name in names} | {f"{reply}, once more": once_more}
-    rows = []
-    for attack_name, posts in posted.items():
-        loud = float(change(data.to_publish(data.users).pixels, posts.pixels).psnr.mean())
+    answers, psnr, own = dict[Key, Answers](), dict[Key, Tensor](), data.to_publish(data.users).pixels
+    for what, posts in posted.items():
+        psnr["PSNR, dB", what] = change(own, posts.pixels).psnr
         for trainer, extractor in trainers.items():
             outcome = game.play(data, posts, extractor)
-            row = {"attack": attack_name, "psnr": loud, "trainer": trainer, "protection": outcome.rate}
-            rows.append(row | {"due_to_poison": difference(outcome.poisoned, outcome.clean)})
-    write(run, "unknown", rows, asked, began)
+            answers |= {(what, trainer): outcome.poisoned, ("clean", trainer): outcome.clean}
+    keep(run, "unknown", psnr | outcomes.pack_answers(answers), asked, began)
 
 
 def adaptive_real(run: Run, found: RealPeople) -> None:
@@ -202,6 +199,18 @@ def adaptive_real(run: Run, found: RealPeople) -> None:
                 rows.append(_met({"arm": arm, "rate": rate}, attack, outcome, before[attack]))
     inputs = found.said | {"faces": found.said["pictures"], "public_people": len(others)} | asked
     write(run, "adaptive_real", rows, inputs, began)
+
+
+def _met(how: Mapping[str, object], attack: str, outcome: Protection, untrained: Protection) -> dict[str, Any]:
+    """A row of ``adaptive``: protection, what of it is due to the poison, and what training cost on clean pictures."""
+    return {
+        **how,
+        "attack": attack,
+        "protection": outcome.rate,
+        "by_user": outcome.poisoned.by_user.tolist(),
+        "due_to_poison": difference(outcome.poisoned, outcome.clean),
+        "accuracy_lost": difference(outcome.clean, untrained.clean),
+    }
 
 
 if __name__ == "__main__":

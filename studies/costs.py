@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from facepoison import detect, game, shipped
-from facepoison.evaluation import Answers, Protection, difference, rate
+from facepoison import detect, game, outcomes, shipped
+from facepoison.evaluation import Answers, Protection, rate
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
-from facepoison.outcomes import read_outcomes
+from facepoison.outcomes import Key, read_outcomes
 from facepoison.pictures import Pictures
 from facepoison.pictures.splits import split
 from facepoison.protocol import Data, Setting, load_data, synthetic_people
 from facepoison.trainer import believed, cascade, others_distances, quarantine, top_two
-from studies.common import Run, script, write
+from studies.common import Run, keep, script
 from studies.detecting import scored
 
 Answer = Callable[[Data], Answers]
@@ -86,16 +86,13 @@ def ways(asked: Mapping[str, Any]) -> dict[str, Answer]:
 
 
 def costs(run: Run) -> None:
-    """The clean error with each of the trainer's answers to poison, less that without any: ``costs.json``."""
+    """What people who do not poison are answered with each of the trainer's answers to poison: ``costs``, by way."""
     asked, began = run.setting.protocol["costs"], shipped.begin()
-    found, rows = galleries(run.setting, asked), []
-    usual: Answers | None = None
+    found, answers = galleries(run.setting, asked), dict[Key, Answers]()
     for name, answer in ways(asked).items():
-        clean = joined([answer(data) for data in found])
-        usual = usual or clean
-        rows.append({"way": name, "clean_error": rate(clean), "cost": difference(clean, usual)})
-        run.say(f"{name}: {rows[-1]['clean_error']}")
-    write(run, "costs", rows, asked, began)
+        answers[name,] = joined([answer(data) for data in found])
+        run.say(f"{name}: {rate(answers[name,])}")
+    keep(run, "costs", outcomes.pack_answers(answers), asked, began)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,14 @@ RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
 
 
 def end_to_end_later(run: Run) -> None:
-    """Users' old pictures before trainers who fine-tune a later extractor on them: ``end_to_end_later.json``."""
+    """Users' old pictures before trainers who fine-tune a later extractor on them: the answers, ``end_to_end_later``.
+
+    They stand under attack, or ``clean``, and extractor; with each attack, which share of a user's poison was learnt.
+    """
     asked, began = run.setting.protocol["waiting"], shipped.begin()
     setting = replace(run.setting, n_retrained=asked["end_to_end_users"])
     data, networks = load_data(setting), load_extractors(setting)
-    rows = []
+    answers, learnt = dict[Key, Answers](), dict[Key, Tensor]()
     for attack in asked["end_to_end_attacks"]:
         posts = poisoning.poison_users(setting, find_attack(attack), data, networks)
         for name in asked["end_to_end"]:
@@ -52,17 +55,9 @@ def end_to_end_later(run: Run) -> None:
                 load_extractor(name),
                 lambda done, of, what=f"{attack}, {name}": run.say(f"{what}: {done} of {of} trainings"),  # type: ignore[misc]
             )
-            rows.append(
-                {
-                    "attack": attack,
-                    "extractor": name,
-                    "protection": outcome.protection.rate,
-                    "by_user": outcome.protection.poisoned.by_user.tolist(),
-                    "clean_fit": outcome.clean_fit,
-                    "own_fit": float(outcome.own_fit.mean()),
-                }
-            )
-    write(run, "end_to_end_later", rows, asked, began)
+            answers |= {(attack, name): outcome.protection.poisoned, ("clean", name): outcome.protection.clean}
+            learnt[attack, name, "learnt"] = outcome.own_fit
+    keep(run, "end_to_end_later", learnt | outcomes.pack_answers(answers), asked, began)
 
 
 def more_surrogates(run: Run) -> None:
