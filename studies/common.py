@@ -26,6 +26,8 @@ from facepoison.errors import InputError
 from facepoison.extractors import Extractor
 from facepoison.outcomes import Key
 from facepoison.pictures import Pictures
+from facepoison.pictures.folders import list_files, read_folder
+from facepoison.pictures.splits import first_users, split
 from facepoison.protocol import Data, Setting, choose, load_data, load_extractors, registered
 from facepoison.shards import Pool, cluster, processes
 
@@ -165,6 +167,67 @@ def real_people(like: Setting, faces: Path, source: str, extractors: Path | None
     return RealPeople(setting, data, timeline.timeline(setting), said)
 
 
+def photographed(like: Setting, folders: Sequence[Path], source: str, extractors: Path | None = None) -> RealPeople:
+    """The people of folders, as a setting would take them.
+
+    Users are all who have as many pictures as the protocol's ``photographs`` wants of a user; everybody else is the
+    crowd, whose gallery pictures are the public ones that anybody can have.
+
+    Args:
+        like: The setting.
+        folders: Of pictures, a sub-folder for each person, who is in one of them only.
+        source: What these pictures are, in words.
+        extractors: Folder of extractors, if not ``models`` beside the pictures.
+
+    Raises:
+        InputError: there is no such folder, or no extractor, or somebody is in two folders, or all or none are users.
+    """
+    setting = choose(like.profile, str(folders[0]), like.seed, str(extractors) if extractors else "")
+    if setting.extractors is None:
+        raise InputError(f"{folders[0]}: no folder 'models' beside it: give one of extractors")
+    everybody = together([read_folder(folder)[0] for folder in folders])
+    least, counts = like.protocol["photographs"]["user_pictures"], everybody.identities.bincount()
+    order = first_users(everybody, len(counts), setting.seed)
+    users = tuple(who for who in order if counts[who] >= least)
+    if not 0 < len(users) < len(counts):
+        raise InputError(
+            f"{folders[0]}: {len(users)} of {len(counts)} people have {least} pictures: give some who have"
+        )
+    gallery, probes = split(everybody, setting.seed, setting.gallery_share)
+    crowd = everybody.take(gallery[counts[everybody.identities[gallery]] < least])
+    data = Data(everybody, gallery, probes, users, {}, crowd)
+    setting = replace(setting, n_users=len(users))
+    said = {
+        "source": source,
+        "people": len(counts),
+        "pictures": everybody.pixels,
+        "users": len(users),
+        "surrogates": setting.surrogates,
+        "same bytes": same_bytes(folders),
+    }
+    return RealPeople(setting, data, timeline.timeline(setting), said)
+
+
+def together(parts: Sequence[Pictures]) -> Pictures:
+    """The pictures of several folders as of one.
+
+    Raises:
+        InputError: somebody is in two of them.
+    """
+    names = [name for part in parts for name in part.names]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"{min(twice)}: is in two of the folders: give everybody in one of them")
+    first = torch.tensor([0, *(len(part.names) for part in parts[:-1])]).cumsum(0).tolist()
+    identities = torch.cat([part.identities + start for part, start in zip(parts, first, strict=True)])
+    return Pictures(torch.cat([part.pixels for part in parts]), identities, tuple(names))
+
+
+def same_bytes(folders: Sequence[Path]) -> int:
+    """How many files of folders have the bytes of another one there."""
+    hashes = [fingerprint.of_file(path) for folder in folders for _, path in list_files(folder)]
+    return len(hashes) - len(set(hashes))
+
+
 def write(
     run: Run, name: str, rows: list[dict[str, Any]], asked: Mapping[str, object], began: shipped.Provenance
 ) -> None:
@@ -201,6 +264,7 @@ def script(
     about: str | None,
     studies: Sequence[Callable[..., object]],
     on_faces: Sequence[Callable[..., object]] = (),
+    on_crowds: Sequence[Callable[..., object]] = (),
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Run one of a file's studies, as the command line says.
@@ -208,13 +272,14 @@ def script(
     Args:
         about: What the file is on: its docstring.
         studies: Functions of a ``Run``, those on synthetic faces.
-        on_faces: Functions of a ``Run`` and ``RealPeople``.
+        on_faces: Functions of a ``Run`` and ``RealPeople``, ten of them users.
+        on_crowds: The same, everybody a user who has pictures enough.
         arguments: By default those of the process.
 
     Returns:
         The exit status: 2 for what cannot be used, with one line that says why.
     """
-    known = {study.__name__: study for study in (*studies, *on_faces)}
+    known = {study.__name__: study for study in (*studies, *on_faces, *on_crowds)}
     parser = argparse.ArgumentParser(
         description=(about or "").splitlines()[0],
         epilog="\n".join(f"  {name}: {(study.__doc__ or '').splitlines()[0]}" for name, study in known.items()),
@@ -226,8 +291,8 @@ def script(
         "--workers", type=int, help="processes that share the work [default: one for each core; one with a GPU]"
     )
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that does the work instead")
-    if on_faces:
-        parser.add_argument("--faces", type=Path, help="folder of real people, a sub-folder each")
+    if on_faces or on_crowds:
+        parser.add_argument("--faces", type=Path, nargs="+", help="folders of real people, a sub-folder each")
         parser.add_argument("--source", default="", help="what these pictures are, in words")
         parser.add_argument("--extractors", type=Path, help="folder of extractors [default: models beside the faces]")
     given = parser.parse_args(arguments)
@@ -239,13 +304,17 @@ def script(
     try:
         with pool_of(given.workers, given.scheduler) as pool:
             run = Run(command, lambda line: print(line, flush=True), SCRATCH, pool)
-            if known[given.study] not in on_faces:
+            if known[given.study] in studies:
                 study(run)
             elif given.faces is None or not given.source:
-                raise InputError(f"study {given.study}: give --faces FOLDER and --source 'what they are'")
+                raise InputError(f"study {given.study}: give --faces FOLDER... and --source 'what they are'")
             else:
-                people = real_people(run.setting, given.faces, given.source, given.extractors)
-                study(replace(run, command=f"{command} --faces FOLDER"), people)
+                people = (
+                    photographed(run.setting, given.faces, given.source, given.extractors)
+                    if known[given.study] in on_crowds
+                    else real_people(run.setting, given.faces[0], given.source, given.extractors)
+                )
+                study(replace(run, command=f"{command} --faces FOLDER..."), people)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,274 +1,220 @@
-"""Studies of detection on photographs, with other people's extractors: numbers only."""
+"""Studies of photographs of real people, with other people's extractors: numbers only."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from facepoison import detect, game, shipped
-from facepoison.adapt import ROBUST, adversarial_fine_tuning
-from facepoison.attacks.presets import find_attack, title_of
-from facepoison.baselines import baseline_scores, train_baseline
-from facepoison.detect import NETWORK, RESIDUAL, Detector, DetectorRecipe
-from facepoison.extractors import Extractor
+from facepoison import end_to_end, game, outcomes, shipped
+from facepoison.attacks.lowkey import LOWKEY
+from facepoison.attacks.presets import find_attack
+from facepoison.attacks.similarity import change
+from facepoison.device import generator
+from facepoison.evaluation import Answers, Protection, named_right
+from facepoison.game import own_probes
+from facepoison.outcomes import Key
 from facepoison.pictures import Pictures
+from facepoison.pictures.duplicates import near_duplicates
 from facepoison.pictures.splits import first_users, split
-from facepoison.protocol import Data, Setting
-from studies.common import RealPeople, Run, at_gallery, poisoned, script, write
-from studies.detecting import BASELINES, SHIPPED, TAKEN_TIMES, craft_replies, learnt, scored
-from studies.rates import (
-    Score,
-    Sifting,
-    accounts_of,
-    ask,
-    curves_of,
-    flagged_of,
-    mean_of,
-    replies,
-    sifted,
-    table_of,
-)
+from facepoison.protocol import Data, embeddings
+from facepoison.recognition import linear_rounds
+from facepoison.shards import Shard, compute
+from facepoison.timeline import accepted_pairs
+from studies.common import RealPeople, Run, counting, keep, script, users_posts
 
-CARRIED = "synthetic faces, then photographs"
+NOISE = "noise"
+"""What users post as a control: their pictures with noise that is as loud, picture by picture, as LowKey."""
 
 
-@dataclass(frozen=True)
-class Roles:
-    """Who of real people is what; nobody is both.
+def clean(run: Run, found: RealPeople) -> None:
+    """What extractors make of everybody's clean photographs: ``photographs_clean``.
 
-    Attributes:
-        asked: Whose poison is to be found, and on whose clean pictures false alarms are counted.
-        taught: Whose pictures the trainer poisons and teaches detectors with.
+    By seed of the split and extractor whether a probe was named right, 1-NN; and by extractor whether pairs of pictures
+    of one user are accepted where so many pairs of two users are. Two photographs that are one are counted: of one
+    person in gallery and probes, of two people.
     """
-
-    asked: tuple[int, ...]
-    taught: tuple[int, ...]
-
-
-def roles(pictures: Pictures, taught: int, seed: int) -> Roles:
-    """The last of the list that the users are the first of are taught, everybody else is asked about."""
-    everybody = first_users(pictures, len(pictures.names), seed)
-    return Roles(everybody[:-taught], everybody[-taught:])
-
-
-def first_places(pictures: Pictures, people: tuple[int, ...], count: int) -> Tensor:
-    """Places of the first pictures of people, int64, person by person."""
-    return torch.cat([(pictures.identities == who).nonzero().flatten()[:count] for who in people])
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What stands before anything is asked of photographs.
-
-    Attributes:
-        who: Who is what.
-        told: By attack, the poison of those taught, on the trainer's surrogates.
-        taught: All clean pictures of those taught.
-        honest: All clean pictures of those asked about.
-    """
-
-    who: Roles
-    told: dict[str, Pictures]
-    taught: Pictures
-    honest: Pictures
-
-
-def stage(run: Run, found: RealPeople) -> Stage:
-    """Real people in their roles, and what the trainer teaches detectors with."""
-    asked, pictures = run.setting.protocol["detecting_real"], found.data.pictures
-    who = roles(pictures, asked["taught"], found.setting.seed)
-    trainer = replace(found.setting, surrogates=tuple(asked["surrogates"]))
-    told = _poisoned(run, found, trainer, asked["attacks"], who.taught, asked["poisoned"])
-    sides = [pictures.take(torch.isin(pictures.identities, torch.tensor(some))) for some in (who.taught, who.asked)]
-    return Stage(who, told, *sides)
-
-
-def detecting_real(run: Run, found: RealPeople) -> None:
-    """Detectors taught on some people's photographs, asked about others': ``detecting_real*.json``, ``sifting_real``.
-
-    ``detecting_real`` holds what is found after every transformation, ``detecting_real_honest`` whom one threshold for
-    all of them flags, ``detecting_real_accounts`` ten pictures against one, ``detecting_real_roc`` points of curves,
-    ``sifting_real`` what a trainer does with it. Thresholds are set on public people's clean pictures. Beside the
-    networks taught on photographs stand those that learnt from synthetic faces.
-    """
-    began, asked, whole = shipped.begin(), run.setting.protocol["detecting_real"], run.setting.protocol["detecting"]
-    setting, public, set_up = found.setting, found.data.public, stage(run, found)
-    honest = set_up.honest
-    posts = _poisoned(run, found, setting, asked["attacks"], set_up.who.asked, asked["asked"])
-    detectors = _detectors(run, set_up, asked)
-    answers = ask(run, detectors, public, honest, posts, {})
-    people = {attack: each.identities for attack, each in posts.items()}
-    inputs = _inputs(found, set_up) | asked
-    write(run, "detecting_real", table_of(answers, posts, honest, asked["allowed"]), inputs, began)
-    flags = (
-        people,
-        honest.identities,
-        whole["allowed"],
-    )  # after all transformations there are pictures enough for 0.1 %
-    rows = [row for name, answer in answers.items() for row in flagged_of(name, answer, *flags)]
-    write(run, "detecting_real_honest", rows, inputs | {"allowed_at_once": whole["allowed"]}, began)
-    chosen = f"{RESIDUAL.name}, {CARRIED}"
-    size = whole["account"]
-    accounts = accounts_of(answers[chosen], people, public.identities, honest.identities, size, min(asked["allowed"]))
-    write(run, "detecting_real_accounts", list(accounts), inputs, began)
-    pair = [f"{kind}, {CARRIED}" for kind in (NETWORK.name, RESIDUAL.name)]
-    both = ("untransformed", whole["transformed"])
-    curves = [row for name in pair for row in curves_of(name, answers[name], people, honest.identities, both)]
-    write(run, "detecting_real_roc", curves, inputs, began)
-    robust = _robust(run, found, set_up, asked)
-    sift = Sifting(found.extractors[asked["trainer"]], robust, asked["allowed"], asked["leaked"])
-    limits = answers[chosen].thresholds["untransformed"]
-    some = _first_pictures(found.data, asked["asked"], setting)
-    rows = list(sifted(run, some, posts, detectors[chosen], limits, sift))
-    write(run, "sifting_real", rows, inputs, began)
-
-
-def detecting_real_weaker(run: Run, found: RealPeople) -> None:
-    """Weaker attacks on photographs, before networks on residuals that have met none: ``detecting_real_weaker.json``.
-
-    As ``detecting_real``, untransformed and after its one JPEG quality.
-    """
-    began, asked, set_up = shipped.begin(), run.setting.protocol["detecting_real_weaker"], stage(run, found)
-    whole, honest = run.setting.protocol["detecting_real"], set_up.honest
-    posts = _poisoned(run, found, found.setting, asked["attacks"], set_up.who.asked, asked["asked"])
-    taught = [_network(run, set_up, whole, RESIDUAL, start=start) for start in (None, SHIPPED[RESIDUAL.name])]
-    detectors = {network.name: scored(network) for network in taught}
-    transformations = ("untransformed", run.setting.protocol["detecting"]["transformed"])
-    answers = ask(run, detectors, found.data.public, honest, posts, dict.fromkeys(detectors, transformations))
-    rows = table_of(answers, posts, honest, whole["allowed"])
-    write(run, "detecting_real_weaker", rows, _inputs(found, set_up) | asked, began)
-
-
-def detecting_real_both(run: Run, found: RealPeople) -> None:
-    """Both networks that went on from synthetic faces, at once: ``detecting_real_both.json``. As ``detecting_real``."""
-    began, asked, set_up = shipped.begin(), run.setting.protocol["detecting_real_both"], stage(run, found)
-    whole, honest = run.setting.protocol["detecting_real"], set_up.honest
-    posts = _poisoned(run, found, found.setting, whole["attacks"], set_up.who.asked, whole["asked"])
-    taught = [_network(run, set_up, whole, like, start=SHIPPED[like.name]) for like in (NETWORK, RESIDUAL)]
-    detectors = {f"{asked['together']}, {CARRIED}": mean_of(*map(scored, taught))}
-    answers = ask(run, detectors, found.data.public, honest, posts, {})
-    rows = table_of(answers, posts, honest, whole["allowed"])
-    write(run, "detecting_real_both", rows, _inputs(found, set_up) | asked, began)
-
-
-def evading_real(run: Run, found: RealPeople) -> None:
-    """The user's reply on photographs, and the network that learns from it: ``evading_real.json``."""
-    began, asked, set_up = shipped.begin(), run.setting.protocol["evading_real"], stage(run, found)
-    whole, setting = run.setting.protocol["detecting_real"], found.setting
-    posted = _poisoned(run, found, setting, ["lowkey"], set_up.who.asked, whole["asked"])["lowkey"]
-    some = _first_pictures(found.data, whole["asked"], setting)
-    everybody, users = range(len(some.pictures.names)), set_up.who.asked[: asked["users"]]
-    some, usual = game.among(some, at_gallery(some, posted), everybody, users)
-    network = _network(run, set_up, whole, RESIDUAL, start=SHIPPED[RESIDUAL.name])
-    surrogates = [found.extractors[name] for name in setting.surrogates]
-    reply = craft_replies(run, some.to_publish(usual.people), surrogates, network, asked)
-    known = set_up.who.taught[: asked["people"]]
-    own = found.data.pictures.take(first_places(found.data.pictures, known, whole["poisoned"]))
-    surrogates = [found.extractors[name] for name in whole["surrogates"]]
-    poisons = {attack: each.pixels for attack, each in set_up.told.items()}
-    poisons["the reply"] = craft_replies(run, own, surrogates, network, asked).pixels
-    recipe = replace(RESIDUAL, name=f"{RESIDUAL.name}, trained again", draws=asked["draws"])
-    again = learnt(run, recipe, set_up.taught.pixels, poisons, network)
-    others = (
-        _network(run, set_up, whole, RESIDUAL),
-        _network(run, set_up, whole, NETWORK, start=SHIPPED[NETWORK.name]),
+    began, asked = shipped.begin(), run.setting.protocol["photographs"]
+    data, arrays = found.data, dict[Key, Tensor]()
+    who = data.pictures.identities
+    users = torch.isin(who, torch.tensor(data.users))
+    for extractor, network in found.extractors.items():
+        seen = embeddings(network, data.pictures.pixels)
+        for seed in asked["seeds"]:
+            gallery, probes = split(data.pictures, seed, found.setting.gallery_share)
+            arrays["person", str(seed)] = who[probes]
+            arrays["right", str(seed), extractor] = named_right(seen[gallery], who[gallery], seen[probes], who[probes])
+        accepted, arrays["pair of",] = accepted_pairs(seen[users], who[users], asked["false_accepts"])[:2]
+        arrays["accepted", extractor] = accepted
+        run.say(f"{extractor}: asked about clean photographs")
+    pairs = near_duplicates(data.pictures)
+    one = who[pairs[:, 0]] == who[pairs[:, 1]]
+    parted = torch.isin(pairs, data.gallery).sum(dim=1) == 1
+    counted = {"same photographs of one person": int(one.sum()), "of two people": int((~one).sum())}
+    counted["of one person in gallery and probes"] = int((one & parted).sum())
+    keep(
+        run,
+        "photographs_clean",
+        {key: each.long() for key, each in arrays.items()},
+        _inputs(run, found, counted),
+        began,
     )
-    detectors = {each.name: scored(each) for each in (network, *others, again)}
-    published = {"lowkey": usual, "lowkey that evades": reply}
-    how = (found.data.public.pixels, set_up.honest, found.extractors[whole["trainer"]], whole["allowed"])
-    rows = list(replies(some, published, detectors, *how))
-    write(run, "evading_real", rows, _inputs(found, set_up) | asked, began)
 
 
-def _inputs(found: RealPeople, set_up: Stage) -> dict[str, object]:
-    """What cards of these studies say of the people, beside what the protocol asks."""
-    public = found.data.public
-    inputs = found.said | {"faces": found.said["pictures"]}
-    inputs |= {"taught_people": len(set_up.who.taught), "asked_people": len(set_up.who.asked)}
-    inputs |= {"honest_pictures": len(set_up.honest), "threshold_people": len(public.names)}
-    return inputs | {"threshold_pictures": len(public)}
+def waiting(run: Run, found: RealPeople) -> None:
+    """Users' old photographs before every extractor: the answers, ``photographs``, and ``photographs_size``.
 
-
-def _poisoned(
-    run: Run, found: RealPeople, how: Setting, attacks: Sequence[str], people: tuple[int, ...], count: int
-) -> dict[str, Pictures]:
-    """By attack the first pictures of people, poisoned on a setting's surrogates."""
-    clean = found.data.pictures.take(first_places(found.data.pictures, people, count))
-    known = {name: find_attack(name) for name in attacks}
-    return {
-        name: poisoned(run, attack, clean, how, found.extractors, found.data.public) for name, attack in known.items()
+    They stand under what users post, or ``clean``, extractor, and ``nearest``, or ``open set`` where part of the crowd
+    is not enrolled. Beside them how far pictures of these strangers are from the gallery, and PSNR picture by picture.
+    ``photographs_size`` has a few users among fewer people and more.
+    """
+    began, asked = shipped.begin(), run.setting.protocol["photographs"]
+    data, answers, sizes = found.data, dict[Key, Answers](), dict[Key, Answers]()
+    posted = posts_of(run, found, asked["attacks"])
+    leaks = {
+        f"{name}, {n} leaked": game.leaked(data, posted[name], n, found.setting.seed)
+        for name, n in itertools.product(asked["attacks"], asked["leaked"])
     }
+    own = data.to_publish(data.users)
+    arrays: dict[Key, Tensor] = {
+        ("PSNR, dB", name): change(own.pixels, posts.pixels).psnr for name, posts in posted.items()
+    }
+    enrolled, strangers = open_set(data, asked["enrolled"], found.setting.seed)
+    arrays |= {("published by",): own.identities, ("stranger",): data.pictures.identities[strangers]}
+    order = first_users(data.pictures, len(data.pictures.names), found.setting.seed)
+    few = data.users[: asked["size_users"]]
+    people = [*few, *(who for who in order if who not in few)]
+    for extractor, network in found.extractors.items():
+        seen = embeddings(network, data.pictures.pixels)
+        arrays["distance of stranger", extractor] = torch.cdist(seen[strangers], seen[enrolled.gallery]).amin(dim=1)
+        for name, posts in posted.items():
+            answers |= by_picture(data, (name, extractor, "nearest"), game.play(data, posts, network))
+            answers |= by_picture(enrolled, (name, extractor, "open set"), game.play(enrolled, posts, network))
+            for n in asked["sizes"]:
+                there, theirs = game.among(data, posts, people[:n], few)
+                sizes |= by_picture(there, (name, extractor, str(n)), game.play(there, theirs, network))
+            run.say(f"{extractor}, {name}: {answers[name, extractor, 'nearest'].by_user.mean():.3f}")
+        for name, posts in leaks.items():
+            answers |= by_picture(data, (name, extractor, "nearest"), game.play(data, posts, network))
+    inputs = _inputs(run, found)
+    keep(run, "photographs", arrays | outcomes.pack_answers(answers), inputs, began)
+    keep(run, "photographs_size", outcomes.pack_answers(sizes), inputs, began)
 
 
-def _network(
-    run: Run,
-    set_up: Stage,
-    asked: Mapping[str, Any],
-    like: DetectorRecipe,
-    *,
-    start: str | None = None,
-    only: str | None = None,
-) -> Detector:
-    """A network taught on photographs.
+def linear(run: Run, found: RealPeople) -> None:
+    """The same photographs before the linear recogniser on every extractor: the answers, ``photographs_linear``.
+
+    They stand under what users post, or ``clean``, and extractor.
+    """
+    began, asked = shipped.begin(), run.setting.protocol["photographs"]
+    data, posted = found.data, posts_of(run, found, asked["attacks"])
+    pairs = list(itertools.product(found.extractors.items(), posted.items()))
+    shards = []
+    for (_, network), (_, posts) in pairs:
+        gallery, labels, probes, who = data.sides(embeddings(network, data.pictures.pixels))
+        published = embeddings(network, posts.pixels)
+        parts = {"gallery": gallery, "labels": labels, "users": list(posts.people)}
+        parts |= {"asked": [probes[places] for places in own_probes(who, posts.people)]}
+        parts |= {"published": [published[posts.identities == user] for user in posts.people]}
+        shards.append(Shard("linear rounds", rounds, parts, by=(linear_rounds,)))
+    progress, done = counting(run, "linear recogniser", "pairs of extractor and attack"), itertools.count(1)
+    played = compute(shards, run.pool, lambda _: progress(next(done), len(shards)))
+    answers, own = dict[Key, Answers](), own_probes(data.pictures.identities[data.probes], data.users)
+    for ((extractor, _), (name, _)), kept in zip(pairs, played, strict=True):
+        outcome = game.compared(data.users, own, kept.arrays["before"], kept.arrays["after"])
+        answers |= by_picture(data, (name, extractor), outcome)
+    keep(run, "photographs_linear", outcomes.pack_answers(answers), _inputs(run, found), began)
+
+
+def rounds(
+    gallery: Tensor, labels: Tensor, users: list[int], asked: list[Tensor], published: list[Tensor]
+) -> dict[str, Tensor]:
+    """What the linear recogniser says of users' probes, ``before`` they poison and ``after``; see ``linear_rounds``."""
+    before, after = linear_rounds(gallery, labels, asked, dict(zip(users, published, strict=True)))
+    return {"before": before, "after": after}
+
+
+def retrained(run: Run, found: RealPeople) -> None:
+    """A few users' photographs before trainers who fine-tune the extractor on them: ``photographs_end_to_end``.
+
+    The answers, by what users post, or ``clean``, and extractor; with each attack which share of a user's poison was
+    learnt.
+    """
+    began, asked = shipped.begin(), run.setting.protocol["photographs"]
+    setting = replace(found.setting, n_retrained=asked["retrained_users"])
+    posted, answers = posts_of(run, found, asked["retrained_attacks"]), dict[Key, Answers]()
+    learnt = dict[Key, Tensor]()
+    for (name, posts), extractor in itertools.product(posted.items(), asked["retrained"]):
+        outcome = end_to_end.retrain(
+            setting,
+            found.data,
+            posts,
+            found.extractors[extractor],
+            lambda done, of, what=f"{name}, {extractor}": run.say(f"{what}: {done} of {of} trainings"),  # type: ignore[misc]
+        )
+        answers |= {(name, extractor): outcome.protection.poisoned, ("clean", extractor): outcome.protection.clean}
+        learnt[name, extractor, "learnt"] = outcome.own_fit
+    keep(run, "photographs_end_to_end", learnt | outcomes.pack_answers(answers), _inputs(run, found), began)
+
+
+def posts_of(run: Run, found: RealPeople, attacks: Sequence[str]) -> dict[str, Pictures]:
+    """What all users post, by attack, and as a control by noise as loud as LowKey where LowKey is among them."""
+    data = found.data
+    posted = {name: users_posts(run, found.setting, find_attack(name), data, found.extractors) for name in attacks}
+    if LOWKEY.name in posted:
+        own = data.to_publish(data.users)
+        loud = change(own.pixels, posted[LOWKEY.name].pixels).psnr
+        posted[NOISE] = replace(own, pixels=noisy(own.pixels, loud, found.setting.seed))
+    return posted
+
+
+def noisy(pixels: Tensor, psnr: Tensor, seed: int) -> Tensor:
+    """Pictures with Gaussian noise at a PSNR of each, uint8 (N, 3, H, W).
+
+    Noise is cut off where a picture is black or white, and rounded; louder noise elsewhere makes that good.
 
     Args:
-        run: Told how it goes.
-        set_up: What it is taught with.
-        asked: The protocol's ``detecting_real``.
-        like: Its recipe.
-        start: File of the network that it goes on from; by default it learns from nothing.
-        only: The one attack that it meets; by default all.
+        pixels: Clean, uint8 (N, 3, H, W).
+        psnr: Of each picture, dB (N,).
+        seed: Of the noise.
     """
-    name = f"{like.name}, {CARRIED if start else 'photographs'}"
-    name += f", {title_of(only)} alone" if only else ""
-    told = {attack: each.pixels for attack, each in set_up.told.items() if only in (attack, None)}
-    recipe = replace(like, name=name, draws=asked["draws"])
-    return learnt(run, recipe, set_up.taught.pixels, told, detect.load_detector(start) if start else None)
+    noise = torch.randn(pixels.shape, generator=generator(seed, "photographs", NOISE))
+    clean, wanted = pixels.float(), 255 * 10 ** (-psnr.float() / 20)
+    level = wanted.clone()
+    for _ in range(8):  # a fixed point: each time the level grows by what is missing
+        noised = (clean + noise * level.view(-1, 1, 1, 1)).round().clamp(0, 255)
+        level = level * wanted / (noised - clean).square().mean(dim=(1, 2, 3)).sqrt()
+    return noised.to(torch.uint8)
 
 
-def _detectors(run: Run, set_up: Stage, asked: Mapping[str, Any]) -> dict[str, Score]:
-    """Detectors by name: taught on photographs alone, on synthetic faces alone, on both; on one attack; plain ones."""
-    found: dict[str, Score] = {}
-    for like in (NETWORK, RESIDUAL):
-        found[f"{like.name}, synthetic faces"] = scored(detect.load_detector(SHIPPED[like.name]))
-        for start in (None, SHIPPED[like.name]):
-            network = _network(run, set_up, asked, like, start=start)
-            found[network.name] = scored(network)
-    for attack in set_up.told:  # from nothing: the networks that know synthetic faces have met every attack
-        network = _network(run, set_up, asked, RESIDUAL, only=attack)
-        found[network.name] = scored(network)
-    seed, clean = run.setting.protocol["registered"]["seed"], set_up.taught.pixels
-    poisons = {attack: each.pixels for attack, each in set_up.told.items()}
-    for kind in BASELINES:
-        plain = train_baseline(kind, clean, poisons, transformed=NETWORK.transformed, times=TAKEN_TIMES * 3, seed=seed)
-        found[kind] = lambda pixels, plain=plain: baseline_scores(plain, pixels)  # type: ignore[misc]
-    return found
+def open_set(data: Data, share: float, seed: int) -> tuple[Data, Tensor]:
+    """The data with part of the crowd not enrolled, drawn by seed, and where the pictures of these strangers are."""
+    everybody = first_users(data.pictures, len(data.pictures.names), seed)
+    crowd = [who for who in everybody if who not in data.users]
+    out = torch.tensor(crowd[round(share * len(crowd)) :])
+    who = data.pictures.identities
+    gallery, probes = (side[~torch.isin(who[side], out)] for side in (data.gallery, data.probes))
+    return replace(data, gallery=gallery, probes=probes), torch.isin(who, out).nonzero().flatten()
 
 
-def _robust(run: Run, found: RealPeople, set_up: Stage, asked: Mapping[str, Any]) -> Extractor:
-    """The trainer's extractor, trained on the same poison of the same people that detectors are taught with."""
-    pictures = found.data.pictures
-    preset = replace(ROBUST, name="robust training", draws=asked["robust_draws"], rate=asked["robust_rate"])
-    clean = pictures.take(first_places(pictures, set_up.who.taught, asked["poisoned"]))
-    poisons = set_up.told
-    start, seed = found.extractors[asked["trainer"]], found.setting.seed
-    return adversarial_fine_tuning(
-        start, clean, poisons, preset, seed=seed, scratch=run.scratch / "detecting", report=run.say
-    )
+def by_picture(data: Data, key: Key, outcome: Protection) -> dict[Key, Answers]:
+    """Two answers to each probe, with poison and without, under a key: probes by their places among all pictures."""
+    two = outcome.top(2)
+    both = {key: two.poisoned, ("clean", *key[1:]): two.clean}
+    return {name: replace(each, probe=data.probes[each.probe]) for name, each in both.items()}
 
 
-def _first_pictures(data: Data, count: int, setting: Setting) -> Data:
-    """The same people with their first pictures only, split anew: so many as users post."""
-    everybody = tuple(range(len(data.pictures.names)))
-    pictures = data.pictures.take(first_places(data.pictures, everybody, count))
-    gallery, probes = split(pictures, setting.seed, setting.gallery_share)
-    return replace(data, pictures=pictures, gallery=gallery, probes=probes)
+def _inputs(run: Run, found: RealPeople, counted: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """What cards of these studies say of the people, beside what the protocol asks."""
+    files = {name: network.sha256 for name, network in found.extractors.items()}
+    asked: dict[str, Any] = run.setting.protocol["photographs"]
+    return found.said | asked | {"extractors": files} | dict(counted or {})
 
 
 if __name__ == "__main__":
-    sys.exit(script(__doc__, [], [detecting_real, detecting_real_both, detecting_real_weaker, evading_real]))
+    sys.exit(script(__doc__, [], on_crowds=[clean, waiting, linear, retrained]))

@@ -135,20 +135,36 @@ def accepted(embeddings: Tensor, labels: Tensor, false_accepts: float) -> tuple[
     """TAR at FAR: how many pairs of one person are accepted where a given share of pairs of two people is.
 
     Args:
+        embeddings: As of ``accepted_pairs``.
+        labels: Likewise.
+        false_accepts: Likewise.
+
+    Returns:
+        The share of pairs of the same person, averaged over people, whose cosine is above the threshold; its interval
+        takes the threshold as given. And the threshold, a cosine.
+    """
+    hits, people, threshold = accepted_pairs(embeddings, labels, false_accepts)
+    return share(hits, people), threshold
+
+
+def accepted_pairs(embeddings: Tensor, labels: Tensor, false_accepts: float) -> tuple[Tensor, Tensor, float]:
+    """Which pairs of pictures of one person are accepted where a given share of pairs of two people is.
+
+    Args:
         embeddings: Of unit length (N, D).
         labels: Who is on the pictures, int64 (N,), several pictures of each.
         false_accepts: The share of pairs of two different people that the threshold lets through.
 
     Returns:
-        The share of pairs of the same person, averaged over people, whose cosine is above the threshold; its interval
-        takes the threshold as given. And the threshold, a cosine.
+        Whether each pair of pictures of the same person is accepted, bool (P,), whose pair it is, int64 (P,), both on
+        the CPU, and the threshold, a cosine.
     """
     first, second = torch.triu_indices(len(labels), len(labels), 1, device=labels.device)
     cosines = (embeddings @ embeddings.T)[first, second]
     alike = labels[first] == labels[second]
     wrong = cosines[~alike]
     threshold = wrong.kthvalue(max(1, len(wrong) - int(false_accepts * len(wrong)))).values
-    return share((cosines[alike] > threshold).cpu(), labels[first[alike]].cpu()), float(threshold)
+    return (cosines[alike] > threshold).cpu(), labels[first[alike]].cpu(), float(threshold)
 
 
 def measure_unseen(setting: Setting, extractor: Extractor) -> dict[str, object]:
