@@ -57,6 +57,7 @@ class Entry:
         address: Where its file can be downloaded, if it has an address of its own.
         prefix: For facenet and iresnet files: what every key of its state begins with.
         drop: For these too: beginnings of keys that are left out.
+        selftest_colour: Order of the colour channels of ``x`` in the self-test that came with it.
         after: For own ones that were trained further, to see through poison: the one that they started from. They are
             a trainer's answer, and in no timeline.
     """
@@ -78,6 +79,7 @@ class Entry:
     address: str = ""
     prefix: str = ""
     drop: tuple[str, ...] = ()
+    selftest_colour: Literal["RGB", "BGR"] = "RGB"
     after: str = ""
 
     @property
@@ -328,12 +330,16 @@ def load_extractor(name: str, device: str = "auto", folder: Path | None = None, 
 
 
 @torch.no_grad()
-def selftest(extractor: Extractor, path: Path) -> float:
+def selftest(extractor: Extractor, path: Path, colour: Literal["RGB", "BGR"] = "RGB") -> float:
     """Relative error of an extractor against an .npz of inputs ``x`` and the embeddings ``y`` that they must give.
 
-    ``x`` (N, 3, H, W) is normalised as the contract says, its channels red, green and blue whatever order the network
-    takes. It is taken back to a picture in [0, 1] first, so that a contract of the wrong range, size or colour order is
-    noticed: such mistakes make no sound otherwise.
+    ``x`` (N, 3, H, W) is normalised as the contract says. It is taken back to a picture in [0, 1] first, so that a
+    contract of the wrong range, size or colour order is noticed: such mistakes make no sound otherwise.
+
+    Args:
+        extractor: What to try.
+        path: The .npz.
+        colour: Order of the channels of ``x``, whatever order the network takes.
 
     Raises:
         InputError: the contract cannot be right, since ``x`` is outside its range or not of its size.
@@ -341,6 +347,7 @@ def selftest(extractor: Extractor, path: Path) -> float:
     with np.load(path, allow_pickle=False) as arrays:
         x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
     mean, std = extractor.mean.cpu(), extractor.std.cpu()
+    x = x.flip(1) if colour == "BGR" else x
     if extractor.contract.colour == "BGR":
         mean, std = mean.flip(1), std.flip(1)
     pictures = x * std + mean

@@ -132,7 +132,7 @@ def listed(entry: Entry, folder: Path | None, file: Path = FILE) -> Listed:
         else:
             extractor, status = load_extractor(entry.name, "cpu", place, file), "ready"
             test = path.with_name(f"{entry.name}.selftest.npz")
-            error = run_selftest(extractor, test) if test.is_file() else None
+            error = run_selftest(extractor, test, entry.selftest_colour) if test.is_file() else None
             if error is not None and not error < _TOLERANCE:
                 status = f"{path}: its self-test differs by {error:.0e}: correct its contract in the catalogue"
             rank = read_rank(entry)
