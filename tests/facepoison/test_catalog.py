@@ -20,7 +20,7 @@ from facepoison.extractors.onnx_files import differentiable, load_onnx
 
 REAL = Path(os.environ.get("FACEPOISON_REAL", fingerprint.LIB.parents[1] / "shared" / "real")) / "models"
 OWN = [entry.name for entry in catalogue().values() if entry.kind == "own" and entry.trained]
-OTHER = [entry.name for entry in catalogue().values() if entry.kind == "other" and entry.hashed]
+OTHER = [each.name for each in catalogue().values() if each.kind == "other" and (REAL / each.file).is_file()]
 CONTRACT = Preprocessing(size=8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
 MATRIX = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
 
