@@ -17,8 +17,7 @@ from facepoison.device import synchronise
 from facepoison.evaluation import Rate, rank_one, share
 from facepoison.extractors import Extractor, embed
 from facepoison.extractors.cards import REPEATS, read_card, read_file
-from facepoison.extractors.catalog import WEIGHTS, Entry, catalogue, load_extractor, locate
-from facepoison.extractors.listing import count_macs
+from facepoison.extractors.catalog import WEIGHTS, Entry, catalogue, count_macs, load_extractor, locate
 from facepoison.pictures.splits import split
 from facepoison.protocol import Setting, synthetic_people
 
@@ -31,7 +30,7 @@ def entries(setting: Setting) -> list[Entry]:
     kind = "own" if setting.extractors is None else "other"
 
     def there(entry: Entry) -> bool:
-        path = locate(entry, setting.extractors if kind == "other" else None)
+        path = locate(entry) if setting.extractors is None else setting.extractors / entry.file
         return entry.hashed and path is not None and path.is_file()
 
     found = [entry for entry in catalogue().values() if entry.kind == kind and not entry.after and there(entry)]

@@ -20,7 +20,7 @@ from facepoison.extractors.onnx_files import differentiable, load_onnx
 
 REAL = Path(os.environ.get("FACEPOISON_REAL", fingerprint.LIB.parents[1] / "shared" / "real")) / "models"
 OWN = [entry.name for entry in catalogue().values() if entry.kind == "own" and entry.trained]
-OTHER = [entry.name for entry in catalogue().values() if entry.kind == "other" and entry.hashed]
+OTHER = [each.name for each in catalogue().values() if each.kind == "other" and (REAL / each.file).is_file()]
 CONTRACT = Preprocessing(size=8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
 MATRIX = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
 
@@ -75,6 +75,28 @@ def tiny(request, tmp_path):
     return extractor, request.param == "converted"
 
 
+def save_single_onnx(path, target=(1, -1), turned=False, centred=False):
+    """The same, exported for one picture; ``turned`` moves the batch from its place, ``centred`` computes across it."""
+    nodes = [helper.make_node("GlobalAveragePool", ["x"], ["pooled"])]
+    if turned:
+        nodes.append(helper.make_node("Transpose", ["pooled"], ["seen"], perm=[1, 0, 2, 3]))
+    elif centred:
+        nodes.append(helper.make_node("ReduceMax", ["pooled"], ["top"], axes=[0]))
+        nodes.append(helper.make_node("Mul", ["pooled", "top"], ["seen"]))
+    else:
+        nodes.append(helper.make_node("Relu", ["pooled"], ["seen"]))
+    nodes.append(helper.make_node("Reshape", ["seen", "target"], ["flat"]))
+    nodes.append(helper.make_node("MatMul", ["flat", "matrix"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "single",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5])],
+        [numpy_helper.from_array(MATRIX, "matrix"), numpy_helper.from_array(np.array(target), "target")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
 def expected(pictures, contract=CONTRACT):
     normalised = (pictures - torch.tensor(contract.mean).view(3, 1, 1)) / torch.tensor(contract.std).view(3, 1, 1)
     return normalised.mean((2, 3)) @ torch.from_numpy(MATRIX)
@@ -105,6 +127,25 @@ class TestOnnx:
         extractor, _ = tiny
         embeddings = embed(extractor, torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8))
         torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
+
+    @pytest.mark.parametrize("target", [(1, -1), (1, 3), (-1, 3)])
+    @pytest.mark.parametrize("black_box", [False, True])
+    def test_a_graph_exported_for_one_picture_takes_many(self, tmp_path, target, black_box):
+        save_single_onnx(tmp_path / "single.onnx", target)
+        extractor = load_onnx(tmp_path / "single.onnx", replace(CONTRACT, mean=(0.0,) * 3), black_box=black_box)
+        pictures = torch.rand(4, 3, 8, 8)
+        wanted = expected(pictures, extractor.contract)
+        torch.testing.assert_close(extractor(pictures), wanted, rtol=1e-5, atol=1e-6)
+        assert differentiable(extractor) != black_box
+
+    @pytest.mark.parametrize(("how", "said"), [("turned", "takes no more pictures"), ("centred", "mixes pictures")])
+    def test_a_graph_that_needs_its_pictures_one_by_one_is_refused(self, tmp_path, how, said):
+        save_single_onnx(tmp_path / "single.onnx", **{how: True})
+        with pytest.raises(InputError, match=rf"single\.onnx: {said}.*open first dimension"):
+            load_onnx(tmp_path / "single.onnx", CONTRACT)
+        box = load_onnx(tmp_path / "single.onnx", CONTRACT, black_box=True)
+        pictures = torch.rand(3, 3, 8, 8)
+        torch.testing.assert_close(box(pictures), torch.cat([box(picture[None]) for picture in pictures]))
 
     def test_another_size_than_the_contract_says(self, tmp_path):
         save_tiny_onnx(tmp_path / "tiny.onnx")
@@ -299,15 +340,16 @@ if REAL.is_dir():  # other people's extractors are not part of the project: with
     @pytest.mark.parametrize("name", OTHER)
     def test_other_extractors_reproduce_their_selftests(name):
         extractor = load_extractor(name, "cpu", REAL)
-        assert selftest(extractor, REAL / f"{name}.selftest.npz") < 1e-4
+        assert selftest(extractor, REAL / f"{name}.selftest.npz", find_entry(name).selftest_colour) < 1e-4
         assert differentiable(extractor) == find_entry(name).differentiable
 
     @pytest.mark.parametrize("name", OTHER)
     def test_their_wrong_contracts_are_noticed(name):
         extractor, test = load_extractor(name, "cpu", REAL), REAL / f"{name}.selftest.npz"
-        right = extractor.contract
-        backwards = refit(extractor, colour="BGR", mean=right.mean[::-1], std=right.std[::-1])
-        assert selftest(backwards, test) > 0.01
+        right, order = extractor.contract, find_entry(name).selftest_colour
+        other_order = "BGR" if right.colour == "RGB" else "RGB"
+        backwards = refit(extractor, colour=other_order, mean=right.mean[::-1], std=right.std[::-1])
+        assert selftest(backwards, test, order) > 0.01
         other = (0.5,) * 3 if right.mean[0] == 0 else (0.0,) * 3
         with pytest.raises(InputError, match="correct the contract's mean and std"):
             selftest(refit(extractor, mean=other, std=(0.5,) * 3 if any(other) else (1.0,) * 3), test)
@@ -319,6 +361,8 @@ if REAL.is_dir():  # other people's extractors are not part of the project: with
         extractor = load_extractor(name, "cpu", REAL)
         with np.load(REAL / f"{name}.selftest.npz") as arrays:
             pictures = torch.from_numpy(arrays["x"]) * extractor.std + extractor.mean
+            if find_entry(name).selftest_colour == "BGR":
+                pictures = pictures.flip(1)
             wanted = torch.from_numpy(arrays["y"])
         with torch.no_grad():
             got = extractor(pictures[..., 8:-8, 8:-8])
@@ -338,6 +382,16 @@ if REAL.is_dir():  # other people's extractors are not part of the project: with
         with torch.no_grad():  # along the gradient the score grows by as much as the gradient says
             rise = score(pictures + step) - score(pictures - step)
         assert float(rise) == pytest.approx(2e-2 * float(grad.norm()), rel=0.05)
+
+    def test_faceplugin_takes_pictures_together_as_one_by_one_and_gives_gradients():
+        extractor = load_extractor("faceplugin_2023", "cpu", REAL)
+        pictures = torch.rand(4, 3, 112, 112, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        together = extractor(pictures)
+        alone = torch.cat([extractor(picture[None]) for picture in pictures])
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+        (grad,) = torch.autograd.grad(together[:2].sum(), pictures)
+        assert bool((grad[:2].flatten(1).norm(dim=1) > 0).all())
+        assert float(grad[2:].abs().max()) == 0
 
     def test_a_graph_that_does_not_convert_runs_as_a_black_box():
         entry = find_entry("edgeface_xs_2023")

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from facepoison.cli import app
 from facepoison.errors import InputError
 from facepoison.extractors import catalog, recipes, training
-from facepoison.extractors.listing import count_macs, read_rank
+from facepoison.extractors.catalog import count_macs
+from facepoison.extractors.listing import read_rank
 from facepoison.pictures.synthetic import make_pictures
 
 
@@ -39,7 +40,8 @@ def test_extractors_lists_the_catalogue_and_checks_own_files(no_cache):
         assert entry.name in result.output
     assert result.output.count("ready") == sum(entry.kind == "own" and entry.trained for entry in entries) >= 4
     assert result.output.count("not trained") == sum(entry.kind == "own" and not entry.trained for entry in entries)
-    assert result.output.count("give --folder") == 4
+    assert result.output.count("give --folder") == 5
+    assert result.output.count("not fetched") == 1
     assert result.output.count("unverified") == 4
 
 
@@ -67,7 +69,7 @@ def test_extractors_as_json(no_cache):
 def test_extractors_names_what_is_missing_and_fails(tmp_path, no_cache):
     result = run("extractors", "--folder", tmp_path, "--json")
     assert result.exit_code == 2
-    assert result.stderr == "error: 4 of the files listed above cannot be used: see there\n"
+    assert result.stderr == "error: 5 of the files listed above cannot be used: see there\n"
     status = {row["name"]: row["status"] for row in json.loads(result.stdout)}
     assert status["mobileface_v2_2018"].startswith(f"{tmp_path / 'mobileface_v2_2018.onnx'}: the weights of")
 

@@ -8,8 +8,7 @@ from facepoison import protocol, timeline
 from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import cards, catalog, normalise
-from facepoison.extractors.catalog import find_entry
-from facepoison.extractors.listing import count_macs
+from facepoison.extractors.catalog import count_macs, find_entry
 from facepoison.timeline import accepted
 
 
@@ -74,7 +73,10 @@ def test_the_timeline_is_everything_trained_by_year():
     assert {setting.undefended, *setting.surrogates} <= {entry.name for entry in timeline.entries(setting)}
 
 
-def test_a_folders_timeline_is_what_lies_in_it(tmp_path):
+def test_a_folders_timeline_is_what_lies_in_it_whatever_was_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEPOISON_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / find_entry("dlib_2017").file).touch()
     (tmp_path / "mobileface_v3_2019.onnx").touch()
     setting = replace(protocol.choose(), extractors=tmp_path)
     assert [entry.name for entry in timeline.entries(setting)] == ["mobileface_v3_2019"]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from facepoison.device import batches
 from facepoison.pictures import to_float
+from facepoison.pictures.geometry import CROP, CROP_TO_CHIP, lay
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,14 @@ class Preprocessing:
         mean: Subtracted from each channel of a picture in [0, 1].
         std: Then divided by: ``mean=(0, 0, 0), std=(1/255,) * 3`` is the range 0 to 255.
         alignment: How faces must lie in the picture: ``"rendered"`` as the book's own faces do, ``"arcface"`` by five
-            landmarks on the ArcFace template at 112 x 112.
+            landmarks on the ArcFace template at 112 x 112, ``"dlib"`` as ``pictures.chips`` cuts them out.
     """
 
     size: int
     colour: Literal["RGB", "BGR"] = "RGB"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    alignment: Literal["rendered", "arcface"] = "rendered"
+    alignment: Literal["rendered", "arcface", "dlib"] = "rendered"
 
 
 class Drawing(nn.Module):
@@ -84,8 +85,15 @@ class Extractor(nn.Module):
         return {"sha256": self.sha256, "contract": self.contract}
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Embeddings (B, D), not normalised, of RGB float pictures (B, 3, H, W) in [0, 1]."""
+        """Embeddings (B, D), not normalised, of RGB float pictures (B, 3, H, W) in [0, 1].
+
+        Where the contract wants a face as dlib cuts it out, one of 112 x 112 pixels is taken for one on the ArcFace
+        template and laid where it would be there, with its border repeated for what it lacks: that is what an attacker
+        does who has no more of the photograph than the face.
+        """
         size = self.contract.size
+        if self.contract.alignment == "dlib" and pictures.shape[-2:] == (CROP, CROP):
+            pictures = lay(pictures, torch.tensor(CROP_TO_CHIP), size, "border")
         if pictures.shape[-2:] != (size, size):
             pictures = F.interpolate(pictures, (size, size), mode="bilinear", antialias=True, align_corners=False)
         if self.contract.colour == "BGR":

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +16,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import fingerprint
 from facepoison.device import pick_device
@@ -30,7 +32,7 @@ FILE = DATA / "catalog.toml"
 WEIGHTS = DATA / "weights"
 
 Kind = Literal["own", "other"]
-Format = Literal["safetensors", "onnx", "timm", "facenet", "iresnet"]
+Format = Literal["safetensors", "onnx", "timm", "facenet", "iresnet", "dlib"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Entry:
         address: Where its file can be downloaded, if it has an address of its own.
         prefix: For facenet and iresnet files: what every key of its state begins with.
         drop: For these too: beginnings of keys that are left out.
+        selftest_colour: Order of the colour channels of ``x`` in the self-test that came with it.
         after: For own ones that were trained further, to see through poison: the one that they started from. They are
             a trainer's answer, and in no timeline.
     """
@@ -78,6 +81,7 @@ class Entry:
     address: str = ""
     prefix: str = ""
     drop: tuple[str, ...] = ()
+    selftest_colour: Literal["RGB", "BGR"] = "RGB"
     after: str = ""
 
     @property
@@ -89,6 +93,11 @@ class Entry:
     def trained(self) -> bool:
         """Whether there are weights; an own extractor is in the catalogue as soon as it has a recipe."""
         return self.bytes > 0
+
+    @property
+    def fetchable(self) -> bool:
+        """Whether ``downloads.fetch`` can get its file."""
+        return bool(self.address) or self.format == "dlib"
 
 
 def _entry(name: str, table: dict[str, Any]) -> Entry:
@@ -245,6 +254,8 @@ def _remedy(entry: Entry) -> str:
         return f"restore it from the project, or run '{entry.source}'"
     if entry.address:
         return f"run 'python -m facepoison fetch {entry.name}', or get {entry.address} into the folder of extractors"
+    if entry.fetchable:
+        return f"run 'python -m facepoison fetch {entry.name}'"
     return f"get {entry.file} ({entry.source}) into the folder of extractors"
 
 
@@ -272,6 +283,7 @@ def build_network(entry: Entry) -> nn.Module:
         "timm": {entry.architecture: lambda: _timm(entry)} if timm.is_model(entry.architecture) else {},
         "facenet": {"InceptionResnetV1": facenet},
         "iresnet": dict(IRESNETS),
+        "dlib": {"ResNet of dlib": lambda: import_module("facepoison.extractors.dlib").dlib_resnet()},
     }
     networks = known[entry.format]
     if entry.architecture not in networks:
@@ -280,9 +292,22 @@ def build_network(entry: Entry) -> nn.Module:
     return networks[entry.architecture]()
 
 
+@torch.no_grad()
+def count_macs(network: nn.Module, size: int) -> int:
+    """Multiply-adds of convolutions and matrix products for one picture 3 x size x size.
+
+    A network on the device ``meta`` is counted without computing anything.
+    """
+    network.eval()
+    where = next(iter([*network.parameters(), *network.buffers()])).device
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, size, size, device=where))
+    return int(counter.get_total_flops()) // 2  # an addition and a multiplication each
+
+
 def _state(path: Path, entry: Entry) -> dict[str, Tensor]:
     """The weights of an extractor by key, as its format keeps them."""
-    if entry.format == "safetensors":
+    if entry.format in ("safetensors", "dlib"):
         return load_file(path)
     if entry.format == "timm":
         return _arrays(path)
@@ -316,7 +341,7 @@ def load_extractor(name: str, device: str = "auto", folder: Path | None = None, 
         if not entry.hashed:
             check_file(Path(entry.file), entry)
         what = f"give the folder that holds {entry.file}"
-        if entry.address:
+        if entry.fetchable:
             what += f", or run 'python -m facepoison fetch {name}'"
         raise InputError(f"extractor '{name}' is not part of the project: {what}")
     check_file(path, entry)
@@ -328,12 +353,16 @@ def load_extractor(name: str, device: str = "auto", folder: Path | None = None, 
 
 
 @torch.no_grad()
-def selftest(extractor: Extractor, path: Path) -> float:
+def selftest(extractor: Extractor, path: Path, colour: Literal["RGB", "BGR"] = "RGB") -> float:
     """Relative error of an extractor against an .npz of inputs ``x`` and the embeddings ``y`` that they must give.
 
-    ``x`` (N, 3, H, W) is normalised as the contract says, its channels red, green and blue whatever order the network
-    takes. It is taken back to a picture in [0, 1] first, so that a contract of the wrong range, size or colour order is
-    noticed: such mistakes make no sound otherwise.
+    ``x`` (N, 3, H, W) is normalised as the contract says. It is taken back to a picture in [0, 1] first, so that a
+    contract of the wrong range, size or colour order is noticed: such mistakes make no sound otherwise.
+
+    Args:
+        extractor: What to try.
+        path: The .npz.
+        colour: Order of the channels of ``x``, whatever order the network takes.
 
     Raises:
         InputError: the contract cannot be right, since ``x`` is outside its range or not of its size.
@@ -341,6 +370,7 @@ def selftest(extractor: Extractor, path: Path) -> float:
     with np.load(path, allow_pickle=False) as arrays:
         x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
     mean, std = extractor.mean.cpu(), extractor.std.cpu()
+    x = x.flip(1) if colour == "BGR" else x
     if extractor.contract.colour == "BGR":
         mean, std = mean.flip(1), std.flip(1)
     pictures = x * std + mean

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 import fingerprint
 from facepoison.errors import InputError
+from facepoison.extractors import dlib
 from facepoison.extractors.catalog import FILE, Entry, cache_folder, fault, find_entry
 from facepoison.store import written_whole
 
@@ -59,14 +62,15 @@ def fetch(name: str, file: Path = FILE) -> Fetched:
     """Put the file of an extractor into the cache of downloads, unless it is there.
 
     It is downloaded under another name and gets its own only if size and SHA-256 are those of the catalogue. Where the
-    catalogue has no hash, the file is kept, but `load_extractor` refuses it until the entry has one.
+    catalogue has no hash, the file is kept, but `load_extractor` refuses it until the entry has one. Weights that have
+    no file of their own are taken out of a package: see `dlib.published_weights`.
 
     Args:
         name: The extractor's name in the catalogue.
         file: The catalogue.
 
     Raises:
-        InputError: the name is unknown, the extractor is the project's own or has no address, there is no network, or
+        InputError: the name is unknown, the extractor is the project's own or has no address, it cannot be reached, or
             the file is not what the catalogue says; what lies in the cache stays as it is.
     """
     entry = find_entry(name, file)
@@ -74,16 +78,19 @@ def fetch(name: str, file: Path = FILE) -> Fetched:
         raise InputError(f"extractor '{name}' is the project's own: there is nothing to fetch, see '{entry.source}'")
     path = cache_folder() / entry.file
     new = not path.is_file()
-    if new and not entry.address:
+    if new and not entry.fetchable:
         raise InputError(f"extractor '{name}' has no address: get it by hand ({entry.source}) and put it at {path}")
     if new:
         with written_whole(path) as scratch:
-            with scratch.open("wb") as out:
-                for part in _parts(entry):
-                    out.write(part)
+            if entry.format == "dlib":
+                save_file(dlib.published_weights(), scratch)
+            else:
+                with scratch.open("wb") as out:
+                    for part in _parts(entry):
+                        out.write(part)
             wrong = fault(scratch, entry)
             if wrong:
-                raise InputError(f"{entry.address}: what lies there {wrong}")
+                raise InputError(f"{entry.address or entry.source}: what lies there {wrong}")
     else:
         wrong = fault(path, entry)
         if wrong:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
@@ -18,6 +17,7 @@ from facepoison.extractors.catalog import (
     Entry,
     build_network,
     catalogue,
+    count_macs,
     load_extractor,
     locate,
 )
@@ -25,7 +25,7 @@ from facepoison.extractors.catalog import selftest as run_selftest
 from facepoison.extractors.onnx_files import BlackBox, differentiable
 
 _TOLERANCE = 1e-4  # largest relative error of a self-test
-FINE = ("ready", "not trained", "unverified", "give --folder")
+FINE = ("ready", "not trained", "unverified", "not fetched", "give --folder")
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Listed:
     Attributes:
         name: Its name in the catalogue; ``kind`` to ``format`` are from its entry too.
         status: ``"ready"``: its file is there and the right one. ``"not trained"``: an own one without weights.
-            ``"unverified"``: another's that was never loaded here. ``"give --folder"``: another's that lies elsewhere.
-            Anything else says what is wrong.
+            ``"unverified"``: another's that was never loaded here. ``"not fetched"``: another's that can be fetched.
+            ``"give --folder"``: another's that lies elsewhere. Anything else says what is wrong.
         parameters: Number of weights; None where only the missing file knows.
         macs: Multiply-adds for one picture at the contract's size, of convolutions and matrix products; None where the
             file is missing or a black box.
@@ -68,19 +68,6 @@ class Listed:
     def usable(self) -> bool:
         """Whether nothing is wrong; an extractor that is not here yet counts as fine."""
         return self.status in FINE
-
-
-@torch.no_grad()
-def count_macs(network: nn.Module, size: int) -> int:
-    """Multiply-adds of convolutions and matrix products for one picture 3 x size x size.
-
-    A network on the device ``meta`` is counted without computing anything.
-    """
-    network.eval()
-    where = next(iter([*network.parameters(), *network.buffers()])).device
-    with FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, size, size, device=where))
-    return int(counter.get_total_flops()) // 2  # an addition and a multiplication each
 
 
 def measured(entry: Entry, extractor: Extractor | None) -> tuple[int | None, int | None]:
@@ -127,12 +114,14 @@ def listed(entry: Entry, folder: Path | None, file: Path = FILE) -> Listed:
             status = "not trained"
         elif not entry.hashed:
             status = "unverified"
+        elif entry.fetchable and not (path and path.is_file()):
+            status = "not fetched"
         elif path is None:
             status = "give --folder"
         else:
             extractor, status = load_extractor(entry.name, "cpu", place, file), "ready"
             test = path.with_name(f"{entry.name}.selftest.npz")
-            error = run_selftest(extractor, test) if test.is_file() else None
+            error = run_selftest(extractor, test, entry.selftest_colour) if test.is_file() else None
             if error is not None and not error < _TOLERANCE:
                 status = f"{path}: its self-test differs by {error:.0e}: correct its contract in the catalogue"
             rank = read_rank(entry)

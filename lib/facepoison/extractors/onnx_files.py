@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import external_data_helper
+from onnx import external_data_helper, numpy_helper
 from onnx2torch import convert
 from torch import Tensor, nn
 
@@ -17,6 +17,8 @@ import fingerprint
 from facepoison.device import pick_device
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor, Preprocessing
+
+_EXPORT = "export it again with an open first dimension"
 
 
 class _Asked(torch.autograd.Function):
@@ -26,7 +28,8 @@ class _Asked(torch.autograd.Function):
     def forward(ctx: torch.autograd.function.FunctionCtx, pictures: Tensor, box: BlackBox) -> Tensor:
         ctx.path = box.path  # type: ignore[attr-defined]
         array = pictures.detach().cpu().numpy().astype(np.float32, copy=False)
-        answer = box.session.run(None, {box.input: array})[0]
+        parts = np.split(array, len(array)) if box.single else [array]
+        answer = np.concatenate([box.session.run(None, {box.input: part})[0] for part in parts])
         return torch.from_numpy(answer).to(pictures.device)
 
     @staticmethod
@@ -42,7 +45,9 @@ class BlackBox(nn.Module):
         super().__init__()
         self.path = path
         self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        self.input = self.session.get_inputs()[0].name
+        graph_input = self.session.get_inputs()[0]
+        self.input = graph_input.name
+        self.single = graph_input.shape[0] == 1  # exported for one picture at a time
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Embeddings (B, D) of normalised pictures (B, 3, H, W)."""
@@ -90,8 +95,8 @@ def of_onnx(path: Path) -> str:
     return fingerprint.of_text(own, *(fingerprint.of_file(file) for file in beside)) if beside else own
 
 
-def _check_input(path: Path, model: onnx.ModelProto, contract: Preprocessing) -> None:
-    """Raise InputError unless the graph takes pictures of the contract's size."""
+def _check_input(path: Path, model: onnx.ModelProto, contract: Preprocessing) -> int:
+    """How many pictures at a time a graph takes, 0 for any; InputError unless they are of the contract's size."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1 or not model.graph.output:
@@ -100,6 +105,47 @@ def _check_input(path: Path, model: onnx.ModelProto, contract: Preprocessing) ->
     wanted = (3, contract.size, contract.size)
     if len(dims) != 4 or any(dim not in (0, want) for dim, want in zip(dims[1:], wanted, strict=True)):
         raise InputError(f"{path}: takes pictures of shape {dims}, its contract says (N, {str(wanted)[1:]}: correct it")
+    return int(dims[0])
+
+
+def _open_batch(model: onnx.ModelProto) -> None:
+    """Let every Reshape that repeats the first dimension of its input copy it instead: 0 is ONNX's word for that.
+
+    An export for a fixed number of pictures writes that number down wherever the network flattens or regroups features.
+    At the size of the export the two mean the same, whatever is reshaped; with more pictures only the second is right.
+    """
+    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            shapes[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    first = {
+        value.name: value.type.tensor_type.shape.dim[0].dim_value
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.shape.dim
+    }
+    for number, node in enumerate(model.graph.node):
+        if node.op_type != "Reshape" or len(node.input) != 2 or node.input[1] not in shapes:
+            continue
+        wanted = shapes[node.input[1]].copy()
+        if len(wanted) and wanted[0] > 0 and wanted[0] == first.get(node.input[0]):
+            wanted[0] = 0
+            name = f"{node.input[1]} of Reshape {number}, for any batch"  # a shape may be another Reshape's too
+            model.graph.initializer.append(numpy_helper.from_array(wanted, name))
+            node.input[1] = name
+
+
+@torch.no_grad()
+def _check_batch(path: Path, network: nn.Module, size: int) -> None:
+    """Raise InputError unless pictures get the same embeddings together as one by one."""
+    pictures = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([network(picture[None]) for picture in pictures])
+    try:
+        together = network(pictures)
+    except RuntimeError as error:  # shapes that do not fit
+        raise InputError(f"{path}: takes no more pictures at a time than it was exported with: {_EXPORT}") from error
+    if together.shape != alone.shape or not torch.allclose(together, alone, rtol=1e-3, atol=1e-3 * float(alone.std())):
+        raise InputError(f"{path}: mixes pictures that it is given together: {_EXPORT}")
 
 
 def load_onnx(
@@ -115,11 +161,12 @@ def load_onnx(
         black_box: Run it in onnxruntime even where it could be converted.
 
     Returns:
-        The extractor, with gradients where onnx2torch converts the graph; else it runs in onnxruntime and raises
-        InputError when asked for gradients.
+        The extractor, for any number of pictures, even where the file was exported for one, with gradients where
+        onnx2torch converts the graph; else it runs in onnxruntime and raises InputError when asked for gradients.
 
     Raises:
-        InputError: the file is missing, is no ONNX model, or takes another input than the contract says.
+        InputError: the file is missing, is no ONNX model, takes another input than the contract says, or cannot be
+            made to take several pictures at a time.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file: give the path of an ONNX model")
@@ -130,12 +177,16 @@ def load_onnx(
     except (DecodeError, onnx.checker.ValidationError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: is no whole ONNX model ({reason}): fetch it again") from error
-    _check_input(path, model, contract)
+    fixed = _check_input(path, model, contract)
+    if fixed:
+        _open_batch(model)
     network: nn.Module
     try:
         network = BlackBox(path) if black_box else convert(model)
     except NotImplementedError:  # what onnx2torch says of a graph that it cannot convert
         network = BlackBox(path)
+    if fixed == 1:
+        _check_batch(path, network, contract.size)
     network = network.to(memory_format=torch.channels_last)  # up to twice as fast on a CPU
     extractor = Extractor(network, contract, name=name or path.stem, sha256=sha256)
     return extractor.to(pick_device(device))
