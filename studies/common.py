@@ -24,8 +24,10 @@ from facepoison.attacks.people import poison_people
 from facepoison.attacks.presets import find_attack
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
+from facepoison.extractors.catalog import find_entry, load_extractor
 from facepoison.outcomes import Key
 from facepoison.pictures import Pictures
+from facepoison.pictures.chips import carry_over, read_chips
 from facepoison.pictures.folders import list_files, read_folder
 from facepoison.pictures.splits import first_users, split
 from facepoison.protocol import Data, Setting, choose, load_data, load_extractors, registered
@@ -133,12 +135,24 @@ class RealPeople:
         data: Their pictures.
         extractors: By name, in order of years.
         said: What a study's card says of them.
+        chips: All pictures as ``pictures.chips`` cuts them out, and for each the similarity from the aligned crop; none
+            where no extractor wants them.
     """
 
     setting: Setting
     data: Data
     extractors: dict[str, Extractor]
     said: dict[str, object]
+    chips: tuple[Tensor, Tensor] | None = None
+
+    def seen_by(self, extractor: Extractor, posts: Pictures) -> tuple[Data, Pictures]:
+        """The data as an extractor wants faces cut out, and so what users post of it: all of their gallery pictures."""
+        if extractor.contract.alignment != "dlib" or self.chips is None:
+            return self.data, posts
+        chips, matrices = self.chips
+        places = torch.cat([self.data.gallery_of(user) for user in posts.people])
+        carried = carry_over(chips[places], self.data.pictures.pixels[places], posts.pixels, matrices[places])
+        return replace(self.data, pictures=replace(self.data.pictures, pixels=chips)), replace(posts, pixels=carried)
 
 
 def real_people(like: Setting, faces: Path, source: str, extractors: Path | None = None) -> RealPeople:
@@ -185,7 +199,10 @@ def photographed(like: Setting, folders: Sequence[Path], source: str, extractors
     setting = choose(like.profile, str(folders[0]), like.seed, str(extractors) if extractors else "")
     if setting.extractors is None:
         raise InputError(f"{folders[0]}: no folder 'models' beside it: give one of extractors")
-    everybody = together([read_folder(folder)[0] for folder in folders])
+    parts = [read_folder(folder) for folder in folders]
+    everybody = together([pictures for pictures, _ in parts])
+    cut = [read_chips(folder, report) for folder, (_, report) in zip(folders, parts, strict=True)]
+    chips, matrices = map(torch.cat, zip(*cut, strict=True))
     least, counts = like.protocol["photographs"]["user_pictures"], everybody.identities.bincount()
     order = first_users(everybody, len(counts), setting.seed)
     users = tuple(who for who in order if counts[who] >= least)
@@ -205,7 +222,11 @@ def photographed(like: Setting, folders: Sequence[Path], source: str, extractors
         "surrogates": setting.surrogates,
         "same bytes": same_bytes(folders),
     }
-    return RealPeople(setting, data, timeline.timeline(setting), said)
+    fetched = {name: load_extractor(name) for name in like.protocol["photographs"]["fetched"]}
+    networks = fetched | timeline.timeline(setting)
+    said["extractors"] = {name: network.sha256 for name, network in networks.items()}
+    by_year = dict(sorted(networks.items(), key=lambda item: (find_entry(item[0]).year, item[0])))
+    return RealPeople(setting, data, by_year, said, (chips, matrices))
 
 
 def together(parts: Sequence[Pictures]) -> Pictures:

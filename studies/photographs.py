@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from scipy.optimize import root_scalar
 from torch import Tensor
 
 from facepoison import end_to_end, game, outcomes, shipped
-from facepoison.attacks.lowkey import LOWKEY
+from facepoison.attacks.base import Attack
+from facepoison.attacks.lowkey import LOWKEY, LowKey
 from facepoison.attacks.presets import find_attack
 from facepoison.attacks.similarity import change
 from facepoison.device import generator
@@ -26,7 +29,7 @@ from facepoison.protocol import Data, embeddings
 from facepoison.recognition import linear_rounds
 from facepoison.shards import Shard, compute
 from facepoison.timeline import accepted_pairs
-from studies.common import RealPeople, Run, counting, keep, script, users_posts
+from studies.common import RealPeople, Run, counting, keep, poisoned, script, users_posts
 
 NOISE = "noise"
 """What users post as a control: their pictures with noise that is as loud, picture by picture, as LowKey."""
@@ -41,10 +44,10 @@ def clean(run: Run, found: RealPeople) -> None:
     """
     began, asked = shipped.begin(), run.setting.protocol["photographs"]
     data, arrays = found.data, dict[Key, Tensor]()
-    who = data.pictures.identities
+    who, nothing = data.pictures.identities, data.to_publish(data.users)
     users = torch.isin(who, torch.tensor(data.users))
     for extractor, network in found.extractors.items():
-        seen = embeddings(network, data.pictures.pixels)
+        seen = embeddings(network, found.seen_by(network, nothing)[0].pictures.pixels)
         for seed in asked["seeds"]:
             gallery, probes = split(data.pictures, seed, found.setting.gallery_share)
             arrays["person", str(seed)] = who[probes]
@@ -84,23 +87,26 @@ def waiting(run: Run, found: RealPeople) -> None:
     arrays: dict[Key, Tensor] = {
         ("PSNR, dB", name): change(own.pixels, posts.pixels).psnr for name, posts in posted.items()
     }
-    enrolled, strangers = open_set(data, asked["enrolled"], found.setting.seed)
-    arrays |= {("published by",): own.identities, ("stranger",): data.pictures.identities[strangers]}
+    out = strangers(data, asked["enrolled"], found.setting.seed)
+    arrays |= {("published by",): own.identities, ("stranger",): data.pictures.identities[out]}
     order = first_users(data.pictures, len(data.pictures.names), found.setting.seed)
-    few = data.users[: asked["size_users"]]
+    few = data.users[: asked["few"]]
     people = [*few, *(who for who in order if who not in few)]
     for extractor, network in found.extractors.items():
-        seen = embeddings(network, data.pictures.pixels)
-        arrays["distance of stranger", extractor] = torch.cdist(seen[strangers], seen[enrolled.gallery]).amin(dim=1)
         for name, posts in posted.items():
-            answers |= by_picture(data, (name, extractor, "nearest"), game.play(data, posts, network))
-            answers |= by_picture(enrolled, (name, extractor, "open set"), game.play(enrolled, posts, network))
+            there, theirs = found.seen_by(network, posts)
+            answers |= by_picture(there, (name, extractor, "nearest"), game.play(there, theirs, network))
+            enrolled = without(there, out)
+            answers |= by_picture(enrolled, (name, extractor, "open set"), game.play(enrolled, theirs, network))
             for n in asked["sizes"]:
-                there, theirs = game.among(data, posts, people[:n], few)
-                sizes |= by_picture(there, (name, extractor, str(n)), game.play(there, theirs, network))
+                some, of_few = game.among(there, theirs, people[:n], few)
+                sizes |= by_picture(some, (name, extractor, str(n)), game.play(some, of_few, network))
             run.say(f"{extractor}, {name}: {answers[name, extractor, 'nearest'].by_user.mean():.3f}")
         for name, posts in leaks.items():
-            answers |= by_picture(data, (name, extractor, "nearest"), game.play(data, posts, network))
+            there, theirs = found.seen_by(network, posts)
+            answers |= by_picture(there, (name, extractor, "nearest"), game.play(there, theirs, network))
+        seen = embeddings(network, there.pictures.pixels)
+        arrays["distance of stranger", extractor] = torch.cdist(seen[out], seen[enrolled.gallery]).amin(dim=1)
     inputs = _inputs(run, found)
     keep(run, "photographs", arrays | outcomes.pack_answers(answers), inputs, began)
     keep(run, "photographs_size", outcomes.pack_answers(sizes), inputs, began)
@@ -116,8 +122,9 @@ def linear(run: Run, found: RealPeople) -> None:
     pairs = list(itertools.product(found.extractors.items(), posted.items()))
     shards = []
     for (_, network), (_, posts) in pairs:
-        gallery, labels, probes, who = data.sides(embeddings(network, data.pictures.pixels))
-        published = embeddings(network, posts.pixels)
+        there, theirs = found.seen_by(network, posts)
+        gallery, labels, probes, who = data.sides(embeddings(network, there.pictures.pixels))
+        published = embeddings(network, theirs.pixels)
         parts = {"gallery": gallery, "labels": labels, "users": list(posts.people)}
         parts |= {"asked": [probes[places] for places in own_probes(who, posts.people)]}
         parts |= {"published": [published[posts.identities == user] for user in posts.people]}
@@ -162,6 +169,61 @@ def retrained(run: Run, found: RealPeople) -> None:
     keep(run, "photographs_end_to_end", learnt | outcomes.pack_answers(answers), _inputs(run, found), began)
 
 
+def few(run: Run, found: RealPeople) -> None:
+    """What a few users would gain by another surrogate, and attacks at equal PSNR: ``photographs_few``.
+
+    The answers, 1-NN, by what users post, or ``clean``, and extractor; and PSNR picture by picture. The attacks at
+    equal PSNR have other weights and thresholds than those published: the card says which.
+    """
+    began, asked = shipped.begin(), run.setting.protocol["photographs"]
+    some = replace(found, data=replace(found.data, users=found.data.users[: asked["few"]]))
+    data, setting = some.data, some.setting
+    posted = posts_of(run, some, asked["attacks"])
+    more = replace(setting, surrogates=tuple(asked["more_surrogates"]))
+    title = f"{LOWKEY.title} on {len(more.surrogates)} surrogates"
+    posted[title] = users_posts(run, more, LOWKEY, data, some.extractors, title)
+    settings = dict[str, float]()
+    for name in asked["attacks"]:
+        attack = at_psnr(run, some, find_attack(name), asked)
+        settings[name] = getattr(attack, dial_of(attack))
+        posted[f"{name}, equal PSNR"] = users_posts(run, setting, attack, data, some.extractors, f"{name}, equal PSNR")
+    own, answers = data.to_publish(data.users), dict[Key, Answers]()
+    level = torch.full((len(own),), asked["psnr"])
+    posted[f"{NOISE}, equal PSNR"] = replace(own, pixels=noisy(own.pixels, level, setting.seed))
+    psnr: dict[Key, Tensor] = {
+        ("PSNR, dB", name): change(own.pixels, posts.pixels).psnr for name, posts in posted.items()
+    }
+    for (extractor, network), (name, posts) in itertools.product(some.extractors.items(), posted.items()):
+        there, theirs = some.seen_by(network, posts)
+        answers |= by_picture(there, (name, extractor), game.play(there, theirs, network))
+    inputs = _inputs(run, found, {"settings at equal PSNR": settings})
+    keep(run, "photographs_few", psnr | outcomes.pack_answers(answers), inputs, began)
+
+
+def dial_of(attack: Attack) -> str:
+    """The constant by which an attack is made louder or softer: LowKey's weight, Fawkes' threshold."""
+    return "weight" if isinstance(attack, LowKey) else "threshold"
+
+
+def at_psnr(run: Run, found: RealPeople, attack: Attack, asked: Mapping[str, Any]) -> Attack:
+    """An attack at the PSNR asked for, the median over pictures of some people of the crowd."""
+    people, each = asked["tuned_on"]
+    public = found.data.public
+    known = dict.fromkeys(public.identities.tolist())
+    places = [(public.identities == who).nonzero().flatten()[:each] for who in [*known][:people]]
+    clean, dial = public.take(torch.cat(places)), dial_of(attack)
+    others = public.take(~torch.isin(public.identities, clean.identities))
+
+    def turned(factor: float) -> Attack:
+        return replace(attack, **{dial: getattr(attack, dial) * math.exp(factor)})  # type: ignore[type-var]
+
+    def missed(factor: float) -> float:
+        poison = poisoned(run, turned(factor), clean, found.setting, found.extractors, others, f"{attack.title}, tried")
+        return float(change(clean.pixels, poison.pixels).psnr.median()) - float(asked["psnr"])
+
+    return turned(root_scalar(missed, bracket=(-2.5, 2.5), method="brentq", xtol=0.02).root)
+
+
 def posts_of(run: Run, found: RealPeople, attacks: Sequence[str]) -> dict[str, Pictures]:
     """What all users post, by attack, and as a control by noise as loud as LowKey where LowKey is among them."""
     data = found.data
@@ -192,14 +254,18 @@ def noisy(pixels: Tensor, psnr: Tensor, seed: int) -> Tensor:
     return noised.to(torch.uint8)
 
 
-def open_set(data: Data, share: float, seed: int) -> tuple[Data, Tensor]:
-    """The data with part of the crowd not enrolled, drawn by seed, and where the pictures of these strangers are."""
+def strangers(data: Data, share: float, seed: int) -> Tensor:
+    """Places of all pictures of those of the crowd who are not enrolled where a share of it is, drawn by seed."""
     everybody = first_users(data.pictures, len(data.pictures.names), seed)
     crowd = [who for who in everybody if who not in data.users]
     out = torch.tensor(crowd[round(share * len(crowd)) :])
-    who = data.pictures.identities
-    gallery, probes = (side[~torch.isin(who[side], out)] for side in (data.gallery, data.probes))
-    return replace(data, gallery=gallery, probes=probes), torch.isin(who, out).nonzero().flatten()
+    return torch.isin(data.pictures.identities, out).nonzero().flatten()
+
+
+def without(data: Data, places: Tensor) -> Data:
+    """The data with pictures at some places neither in the gallery nor among the probes."""
+    gallery, probes = (side[~torch.isin(side, places)] for side in (data.gallery, data.probes))
+    return replace(data, gallery=gallery, probes=probes)
 
 
 def by_picture(data: Data, key: Key, outcome: Protection) -> dict[Key, Answers]:
@@ -211,10 +277,9 @@ def by_picture(data: Data, key: Key, outcome: Protection) -> dict[Key, Answers]:
 
 def _inputs(run: Run, found: RealPeople, counted: Mapping[str, object] | None = None) -> dict[str, Any]:
     """What cards of these studies say of the people, beside what the protocol asks."""
-    files = {name: network.sha256 for name, network in found.extractors.items()}
     asked: dict[str, Any] = run.setting.protocol["photographs"]
-    return found.said | asked | {"extractors": files} | dict(counted or {})
+    return found.said | asked | dict(counted or {})
 
 
 if __name__ == "__main__":
-    sys.exit(script(__doc__, [], on_crowds=[clean, waiting, linear, retrained]))
+    sys.exit(script(__doc__, [], on_crowds=[clean, waiting, few, linear, retrained]))
