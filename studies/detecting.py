@@ -110,7 +110,7 @@ def teach(clean: Tensor, poisons: Sequence[tuple[str, Tensor]], recipe: Detector
 
 
 def taught(run: Run, given: Iterable[Lesson], poisons: Mapping[str, Pictures]) -> list[Detector]:
-    """Networks after their lessons on the people who are taught, each training a shard that is kept.
+    """Networks after their lessons on the people who are taught, each training a shard that is cached.
 
     Args:
         run: Told of each that is done.
@@ -121,7 +121,7 @@ def taught(run: Run, given: Iterable[Lesson], poisons: Mapping[str, Pictures]) -
     told = [{attack: poisons[attack].pixels for attack in lesson.attacks} for lesson in known]
     for lesson, own in zip(known, told, strict=True):
         parts = {"clean": clean, "poisons": list(own.items()), "recipe": lesson.recipe, "seed": seed}
-        shards.append(Shard("detector", teach, parts, by=(train_detector,)))  # as ``detect.trained`` keeps it
+        shards.append(Shard("detector", teach, parts, by=(train_detector,)))  # as ``detect.trained`` caches it
     progress, done = counting(run, "taught", "networks"), itertools.count(1)
     compute(shards, run.pool, lambda _: progress(next(done), len(shards)))
     return [detect.trained(clean, own, lesson.recipe, seed=seed) for lesson, own in zip(known, told, strict=True)]
@@ -147,10 +147,10 @@ def detectors(run: Run) -> None:
 
 
 def scored(detector: Detector) -> Score:
-    """How poisoned pictures look to a network, computed once and then kept."""
+    """How poisoned pictures look to a network, computed once and then cached."""
 
     def score(pixels: Tensor) -> Tensor:
-        return store.remember(
+        return store.cached(
             "scores",
             lambda: {"scores": detect.scores(detector, pixels)},
             by=[detect.scores],
@@ -197,11 +197,11 @@ def ask(
     progress, done = counting(run, "asked", "shards"), itertools.count(1)
     found: dict[Key, list[Tensor]] = {}
     made = compute(shards, run.pool, lambda _: progress(next(done), len(shards)))
-    for part, kept in zip(parts, made, strict=True):
+    for part, result in zip(parts, made, strict=True):
         for place, network in enumerate(networks):
-            found.setdefault((network.name, *part), []).append(kept.arrays[str(place)])
+            found.setdefault((network.name, *part), []).append(result.arrays[str(place)])
         for kind, model in kinds.items():
-            own = torch.from_numpy(model.decision_function(kept.arrays["statistics"].numpy()))
+            own = torch.from_numpy(model.decision_function(result.arrays["statistics"].numpy()))
             found.setdefault((kind, *part), []).append(own)
     return {key: by_row(torch.cat(each), sets[key[2]]) for key, each in found.items()}
 
@@ -328,7 +328,7 @@ def evade(
 def evading_shard(
     clean: Tensor, surrogates: Sequence[Extractor], network: Detector, asked: Mapping[str, Any], seed: int
 ) -> Shard:
-    """LowKey that a detector's alarm holds back as well: uint8 (N, 3, H, W), computed once and then kept.
+    """LowKey that a detector's alarm holds back as well: uint8 (N, 3, H, W), computed once and then cached.
 
     Args:
         clean: The pictures, uint8 (N, 3, H, W).
@@ -349,7 +349,7 @@ def craft_replies(
     shards = [evading_shard(clean.of(who).pixels, surrogates, network, asked, run.setting.seed) for who in clean.people]
     progress, done = counting(run, "evading", "people"), itertools.count(1)
     made = compute(shards, run.pool, lambda _: progress(next(done), len(shards)))
-    return replace(clean, pixels=torch.cat([kept.arrays["pixels"] for kept in made]))
+    return replace(clean, pixels=torch.cat([each.arrays["pixels"] for each in made]))
 
 
 def evading(run: Run) -> None:

@@ -19,7 +19,7 @@ from facepoison.device import batches, generator
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
 from facepoison.pictures.transforms import transform_at_random
-from facepoison.store import remember
+from facepoison.store import cached
 
 Baseline = Literal["linear baseline", "boosted trees"]
 LUMA = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))  # Y, Cb, Cr of JPEG
@@ -100,10 +100,10 @@ def train_baseline(
 
 def baseline_scores(classifier: Classifier, pixels: Tensor) -> Tensor:
     """How poisoned pictures look to a baseline: float32 (N,) of uint8 pictures (N, 3, H, W)."""
-    return torch.from_numpy(classifier.decision_function(kept_statistics(pixels).numpy())).float()
+    return torch.from_numpy(classifier.decision_function(cached_statistics(pixels).numpy())).float()
 
 
-def kept_statistics(pixels: Tensor) -> Tensor:
-    """As ``statistics``, computed once and then kept, whichever baseline asks."""
-    kept = remember("statistics", lambda: {"statistics": statistics(pixels)}, by=[statistics], pixels=pixels)
-    return kept.arrays["statistics"]
+def cached_statistics(pixels: Tensor) -> Tensor:
+    """As ``statistics``, computed once and then cached, whichever baseline asks."""
+    result = cached("statistics", lambda: {"statistics": statistics(pixels)}, by=[statistics], pixels=pixels)
+    return result.arrays["statistics"]

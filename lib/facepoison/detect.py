@@ -25,7 +25,7 @@ from facepoison.device import batches, generator, pick_device
 from facepoison.errors import InputError
 from facepoison.pictures import to_float
 from facepoison.pictures.transforms import transform_at_random
-from facepoison.store import Arrays, of_weights, remember
+from facepoison.store import Arrays, cached, of_weights
 from facepoison.training import Training, learn, seeded
 
 DETECTORS = fingerprint.LIB.parent / "data" / "detectors"
@@ -206,7 +206,7 @@ def train_detector(
 
 
 def trained(clean: Tensor, poisons: Mapping[str, Tensor], recipe: DetectorRecipe, *, seed: int) -> Detector:
-    """The detector that ``train_detector`` makes of the same, trained once and then kept in the store.
+    """The detector that ``train_detector`` makes of the same, trained once and then cached.
 
     Raises:
         InputError: as in ``train_detector``.
@@ -216,9 +216,9 @@ def trained(clean: Tensor, poisons: Mapping[str, Tensor], recipe: DetectorRecipe
         return dict(train_detector(clean, poisons, recipe, seed=seed).state_dict())
 
     in_order = list(poisons.items())  # which the draws depend on
-    kept = remember("detector", train, by=[train_detector], clean=clean, poisons=in_order, recipe=recipe, seed=seed)
+    result = cached("detector", train, by=[train_detector], clean=clean, poisons=in_order, recipe=recipe, seed=seed)
     model = Detector(recipe.residual).to(memory_format=torch.channels_last)
-    model.load_state_dict(kept.arrays)
+    model.load_state_dict(result.arrays)
     return _finished(model.to(pick_device("auto")), recipe.name)
 
 

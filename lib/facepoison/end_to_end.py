@@ -19,7 +19,7 @@ from facepoison.fine_tuning import END_TO_END, EndToEnd, check_rgb, play_round
 from facepoison.game import check_rounds, compared, own_probes
 from facepoison.pictures import Pictures
 from facepoison.protocol import Data, Setting
-from facepoison.store import Arrays, remember
+from facepoison.store import Arrays, cached
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def end_to_end(
         preset: How to train.
         seed: Of all rounds: they differ in the poison, not in the draws.
         progress: Told of every round that is over, and of how many there are: the users' and the clean one.
-        play: What plays a round, called as ``play_round`` is; put a remembering one here.
+        play: What plays a round, called as ``play_round`` is; put a caching one here.
         played: Rounds that have been played already, by user, the clean one under None.
 
     Raises:
@@ -121,7 +121,7 @@ def retrain(
     known: Sequence[Pictures] = (),
     attack: str = "",
 ) -> EndToEndOutcome:
-    """The rounds of the first users against a trainer who trains the extractor too, each training kept once done.
+    """The rounds of the first users against a trainer who trains the extractor too, each training cached once done.
 
     Args:
         setting: Gives the seed and how many users.
@@ -139,7 +139,7 @@ def retrain(
     def play_kept(
         extractor: Extractor, gallery: Tensor, labels: Tensor, probes: Tensor, preset: EndToEnd, *, seed: int
     ) -> Arrays:
-        return remember(
+        return cached(
             "end-to-end",
             lambda: play_round(extractor, gallery, labels, probes, preset, seed=seed),
             by=[play_round, load_extractor],
@@ -154,10 +154,10 @@ def retrain(
     published = {user: posts.of(user).pixels for user in posts.people[: setting.n_retrained]}
     played = {}
     if attack:
-        kept = shipped.find(
+        found = shipped.find(
             rounds_file(attack, training), rounds_inputs(setting, attack, published, extractor, preset, training)
         )
-        played = {} if kept is None else rounds_left(setting, attack, training, tuple(published), kept.arrays)
+        played = {} if found is None else rounds_left(setting, attack, training, tuple(published), found.arrays)
     seed = training_seed(setting, training)
     gallery, labels, probes, asked = data.sides(data.pictures.pixels)
     gallery = torch.cat([gallery, *(each.pixels for each in known)])

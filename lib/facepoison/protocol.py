@@ -161,10 +161,10 @@ def trainers_own(setting: Setting) -> Setting:
 
 
 def synthetic_people(setting: Setting, population: str, n: int, per_person: int, size: int | None = None) -> Pictures:
-    """Pictures of synthetic people of one of the protocol's populations, rendered once and then kept."""
+    """Pictures of synthetic people of one of the protocol's populations, rendered once and then cached."""
     label = setting.protocol["populations"][population]
     size = size or setting.size
-    kept = store.remember(
+    result = store.cached(
         "made",
         lambda: {
             "pixels": (made := make_pictures(label, n, per_person, size, setting.seed)).pixels,
@@ -178,7 +178,7 @@ def synthetic_people(setting: Setting, population: str, n: int, per_person: int,
         seed=setting.seed,
     )
     names = tuple(f"{label}/{index:05d}" for index in range(n))
-    return Pictures(kept.arrays["pixels"], kept.arrays["identities"], names)
+    return Pictures(result.arrays["pixels"], result.arrays["identities"], names)
 
 
 @dataclass(frozen=True)
@@ -297,15 +297,15 @@ def with_contract(extractor: Extractor, contract: Preprocessing) -> Extractor:
 
 
 def embeddings(extractor: Extractor, pixels: Tensor) -> Tensor:
-    """Unit-length embeddings (N, D) of uint8 pictures on the CPU, computed once and then kept."""
-    kept = store.remember(
+    """Unit-length embeddings (N, D) of uint8 pictures on the CPU, computed once and then cached."""
+    result = store.cached(
         "embeddings",
         lambda: {"embeddings": embed(extractor, pixels)},
         by=[embed, load_extractor],
         extractor=extractor,
         pixels=pixels,
     )
-    return kept.arrays["embeddings"]
+    return result.arrays["embeddings"]
 
 
 def paper_numbers() -> dict[str, dict[str, Any]]:

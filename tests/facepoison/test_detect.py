@@ -147,7 +147,7 @@ class TestTraining:
         def never(*_, **__):
             raise AssertionError("trained once more")
 
-        never.__module__ = detect.__name__  # the key of what is kept names it
+        never.__module__ = detect.__name__  # the key of what is cached names it
         monkeypatch.setattr(detect, "train_detector", never)
         again = detect.trained(clean, poisons, SHORT, seed=1)
         assert made.sha256 == first.sha256 == again.sha256 != other.sha256
