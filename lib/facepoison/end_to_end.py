@@ -24,13 +24,13 @@ from facepoison.store import Arrays, cached
 
 @dataclass(frozen=True)
 class EndToEndOutcome:
-    """The protocol played with the end-to-end recogniser, and how well it learnt what it was given.
+    """The protocol played with the end-to-end recogniser, and how well it fits what it was trained on.
 
     Attributes:
         protection: The rate and the answers; distances are negative log-probabilities.
         clean_fit: Share of the clean gallery that the clean round's recogniser names as labelled.
         fit: The same of each user's round, poison included, float64 (n,), in the order of the protection's users.
-        own_fit: The same of the user's own poisoned pictures alone, float64 (n,): high where the poison was learnt.
+        own_fit: The same of the user's own poisoned pictures alone, float64 (n,): high where the poison is fitted.
         rounds: What ``play`` gave in every user's round, and under None in the clean one.
     """
 

@@ -23,7 +23,7 @@ from facepoison.protocol import Data, embeddings
 from facepoison.recognition import Metric, Recogniser, closest, identity_distances, linear_rounds
 
 HELD = 5
-"""Identities that an answer holds, if the gallery has so many: as many as any lesson looks at."""
+"""Identities that an answer holds, if the gallery has so many: as many as any chapter looks at."""
 
 
 def measure_protection(

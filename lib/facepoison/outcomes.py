@@ -1,4 +1,4 @@
-"""Raw outcomes of studies, scores of detectors and answers of recognisers, and what lessons work out from them.
+"""Raw outcomes of studies, scores of detectors and answers of recognisers, and what chapters work out from them.
 
 A file holds a tensor for each key, a tuple of words. Scores stand under detector, transformation and set, one row for
 each person and one column for each picture.

@@ -20,7 +20,7 @@ from facepoison.extractors import Extractor, Preprocessing, embed
 from facepoison.extractors.catalog import catalogue, load_extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import read_folder
-from facepoison.pictures.splits import first_users, set_aside, split
+from facepoison.pictures.splits import first_users, hold_out, split
 from facepoison.pictures.synthetic import make_pictures
 from fingerprint import LIB, of_file
 
@@ -234,7 +234,7 @@ def load_data(setting: Setting, progress: Callable[[int, int], None] | None = No
         public = synthetic_people(setting, "public", others["people"], others["pictures"])
     else:
         everybody, report = read_folder(Path(setting.dataset), progress=progress)
-        pictures, public = set_aside(everybody, others["folder_share"], setting.seed)
+        pictures, public = hold_out(everybody, others["folder_share"], setting.seed)
         skipped = report.counts()
     gallery, probes = split(pictures, setting.seed, setting.gallery_share)
     n_users = min(setting.n_users, len(pictures.names))

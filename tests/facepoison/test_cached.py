@@ -80,7 +80,7 @@ def train(folder, **changes):
     train_network(replace(recipe, **changes), pixels, folder, torch.device("cpu"), lambda line: None)
 
 
-def teach(folder, poisons=None, seed=1, start=None):
+def train_detector(folder, poisons=None, seed=1, start=None):
     poisons = poisons or {"a": tiny_pictures(4, seed=1)}
     detect.train_detector(tiny_pictures(8), poisons, QUICK, seed=seed, start=start, scratch=folder)
 
@@ -101,7 +101,7 @@ RESULTS = {
     "robust, resumed": adversarial_fine_tuning,
     "end to end": train_rounds,
     "detector": lambda _: detect.trained(tiny_pictures(8), {"a": tiny_pictures(4, seed=1)}, QUICK, seed=1),
-    "detector, resumed": teach,
+    "detector, resumed": train_detector,
     "scores": lambda _: detecting.scored(detect.Detector(True, "tiny", "tiny"))(tiny_pictures(2)),
     "statistics": lambda _: baselines.cached_statistics(tiny_pictures(2)),
     "evading": lambda _: detecting.evading_shard(
@@ -261,7 +261,10 @@ def files_of(folder):
     ("run", "others"),
     [
         (adversarial_fine_tuning, [{"draws": 16}, {"poisons": {"a": people()}}]),
-        (teach, [{"seed": 2}, {"poisons": {"a": tiny_pictures(5)}}, {"start": detect.Detector(True, "a", "b")}]),
+        (
+            train_detector,
+            [{"seed": 2}, {"poisons": {"a": tiny_pictures(5)}}, {"start": detect.Detector(True, "a", "b")}],
+        ),
         (train, [{"epochs": 2}, {"seed": 1}, {"rate": 2e-3}]),
     ],
     ids=["robust training", "detector", "extractor"],

