@@ -20,7 +20,7 @@ from facepoison.evaluation import Protection, difference
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import WEIGHTS, load_extractor, record
 from facepoison.extractors.recipes import find_recipe
-from facepoison.extractors.training import training_pictures
+from facepoison.extractors.train import training_pictures
 from facepoison.game import among
 from facepoison.pictures import Pictures
 from facepoison.protocol import load_data, load_extractors

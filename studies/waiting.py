@@ -22,7 +22,7 @@ from facepoison.extractors import Extractor
 from facepoison.extractors.architectures import ARCHITECTURES
 from facepoison.extractors.catalog import find_entry, load_extractor
 from facepoison.extractors.recipes import STRONG, Recipe, find_recipe
-from facepoison.extractors.training import rank_1, snapshot, train_network, training_pictures
+from facepoison.extractors.train import rank_1, snapshot, train_network, training_pictures
 from facepoison.factorial import CHANGES, half_factorial
 from facepoison.game import among
 from facepoison.outcomes import Key

@@ -15,9 +15,9 @@ from facepoison.errors import InputError
 from facepoison.evaluation import Protection
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
-from facepoison.fine_tuning import END_TO_END, EndToEnd, check_rgb, play_round
+from facepoison.fine_tuning import END_TO_END, EndToEnd, play_round
 from facepoison.game import check_rounds, compared, own_probes
-from facepoison.pictures import Pictures
+from facepoison.pictures import Pictures, check_pictures
 from facepoison.protocol import Data, Setting
 from facepoison.store import Arrays, cached
 
@@ -73,11 +73,11 @@ def end_to_end(
     Raises:
         InputError: as in ``fine_tune`` and ``game.measure_protection``.
     """
-    check_rgb(gallery, "gallery")
-    check_rgb(probes, "probes")
+    check_pictures(gallery, "gallery")
+    check_pictures(probes, "probes")
     check_rounds(labels, probes, probe_labels, poisoned)
     for user, published in poisoned.items():
-        check_rgb(published, f"user {user}")
+        check_pictures(published, f"user {user}")
         if published.shape[1:] != gallery.shape[1:]:
             raise InputError(
                 f"user {user}: pictures {tuple(published.shape[1:])}, gallery {tuple(gallery.shape[1:])}; use one size"

@@ -21,8 +21,8 @@ from torch import Tensor
 import fingerprint
 from facepoison.errors import InputError
 from facepoison.evaluation import Answers, Rate, rate, share
-from facepoison.shipped import RESULTS, Provenance
-from facepoison.store import describe, written_whole
+from facepoison.shipped import RESULTS, Provenance, card_of
+from facepoison.store import written_whole
 
 Key = tuple[str, ...]
 
@@ -67,11 +67,8 @@ def write_outcomes(
         small[BETWEEN.join(key)] = kept
     with written_whole(path) as scratch:
         save_file(small, scratch)
-    said: dict[str, object] = {"command": command, "inputs": {what: describe(value) for what, value in inputs.items()}}
-    said |= {"sha256": fingerprint.of_file(path), "bytes": path.stat().st_size}
     with written_whole(path.with_suffix(".json")) as scratch:
-        card = said | began.card()
-        scratch.write_text(json.dumps({"card": card}, indent=1) + "\n")
+        scratch.write_text(json.dumps({"card": card_of(command, inputs, began, path)}, indent=1) + "\n")
     return path
 
 

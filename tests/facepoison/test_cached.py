@@ -28,7 +28,7 @@ from facepoison.extractors import Preprocessing
 from facepoison.extractors.catalog import find_entry, of_weights_file
 from facepoison.extractors.onnx_files import load_onnx
 from facepoison.extractors.recipes import RECIPES
-from facepoison.extractors.training import train_network, training_pictures
+from facepoison.extractors.train import train_network, training_pictures
 from facepoison.fine_tuning import EndToEnd
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import read_folder
