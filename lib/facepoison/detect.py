@@ -25,7 +25,7 @@ from facepoison.device import batches, generator, pick_device
 from facepoison.errors import InputError
 from facepoison.pictures import check_pictures, to_float
 from facepoison.pictures.transforms import transform_at_random
-from facepoison.store import Arrays, cached, of_weights
+from facepoison.store import Arrays, cached, from_checkout, of_weights
 from facepoison.training import Training, learn, seeded
 
 DETECTORS = fingerprint.LIB.parent / "data" / "detectors"
@@ -263,7 +263,7 @@ def load_detector(name: str, folder: Path = DETECTORS) -> Detector:
         >>> fp.load_detector("residual").name
         'network on residuals'
     """
-    path = folder / f"{name}.safetensors"
+    path = from_checkout(folder / f"{name}.safetensors")
     if not path.is_file() or not path.with_suffix(".json").is_file():
         raise InputError(f"{path}: there is no such detector, or no card beside it: restore both from the project")
     try:

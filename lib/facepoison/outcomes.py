@@ -22,7 +22,7 @@ import fingerprint
 from facepoison.errors import InputError
 from facepoison.evaluation import Answers, Rate, rate, share
 from facepoison.shipped import RESULTS, Provenance, card_of
-from facepoison.store import written_whole
+from facepoison.store import from_checkout, written_whole
 
 Key = tuple[str, ...]
 
@@ -78,7 +78,7 @@ def read_outcomes(name: str, folder: Path = RESULTS) -> Outcomes:
     Raises:
         InputError: they are not there, damaged, or not those that their card describes.
     """
-    path = folder / f"{name}.safetensors"
+    path = from_checkout(folder / f"{name}.safetensors")
     try:
         card, found = json.loads(path.with_suffix(".json").read_text())["card"], load_file(path)
     except (OSError, ValueError, KeyError, SafetensorError) as error:

@@ -97,8 +97,8 @@ class Setting:
 
 
 def read_protocol(path: Path = PROTOCOL) -> dict[str, Any]:
-    """The protocol file as it stands."""
-    return tomllib.loads(path.read_text())
+    """The protocol file as it stands; it comes with a checkout alone."""
+    return tomllib.loads(store.from_checkout(path).read_text())
 
 
 def choose(profile: str = "fast", dataset: str = "procedural", seed: int = 1, extractors: str = "") -> Setting:
@@ -310,5 +310,5 @@ def embeddings(extractor: Extractor, pixels: Tensor) -> Tensor:
 
 def paper_numbers() -> dict[str, dict[str, Any]]:
     """What the paper and its surroundings report, by id: statement, value, unit and evidence."""
-    numbers = json.loads((PROTOCOL.parent / "paper.json").read_text())["numbers"]
+    numbers = json.loads(store.from_checkout(PROTOCOL.parent / "paper.json").read_text())["numbers"]
     return {number["id"]: number for number in numbers}

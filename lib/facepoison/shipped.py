@@ -20,7 +20,7 @@ from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
 from facepoison.evaluation import Estimate, Rate
 from facepoison.protocol import PROTOCOL
-from facepoison.store import Arrays, describe, written_whole
+from facepoison.store import Arrays, describe, from_checkout, written_whole
 
 FOLDER = fingerprint.LIB.parent / "data" / "shipped"
 RESULTS = fingerprint.LIB.parent / "data" / "results"
@@ -168,7 +168,7 @@ def read_table(name: str, folder: Path = RESULTS) -> Table:
     Raises:
         InputError: it is not there or damaged.
     """
-    path = folder / f"{name}.json"
+    path = from_checkout(folder / f"{name}.json")
     try:
         content = json.loads(path.read_text())
         rows = tuple({key: _revived(cell) for key, cell in row.items()} for row in content["rows"])

@@ -129,6 +129,18 @@ def resumable(folder: Path, name: str, suffix: str, *, by: Sequence[Callable[...
     return folder / f"{name.replace(' ', '-').replace('/', '-')}-{key(name, by, parts)[:20]}{suffix}"
 
 
+def from_checkout(path: Path) -> Path:
+    """A path to read from, as it is.
+
+    Raises:
+        InputError: it lies in the project's ``data``, which packages leave out and which is not here.
+    """
+    data = fingerprint.LIB.parent / "data"
+    if path.is_relative_to(data) and not data.is_dir():
+        raise InputError(f"{path}: comes with a checkout, not with the package: install from one with pip install -e .")
+    return path
+
+
 def unwritable(path: Path, error: Exception) -> InputError:
     """What to say of a file that could not be written, by the error that came of trying."""
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
