@@ -23,7 +23,6 @@ import importlib
 import json
 import math
 import os
-import platform
 import statistics
 import sys
 import time
@@ -308,21 +307,11 @@ def commit() -> str:
         return ""
 
 
-def processor() -> str:
-    """What the CPU calls itself."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    unlisted = platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), unlisted)
-
-
 def surroundings(device: str, rival: ModuleType | None = None) -> Row:
     """What belongs beside every number: machine, versions, code and day."""
     return {
         "device": device_kind(device),
-        "cpu": processor(),
+        "cpu": fingerprint.cpu_name(),
         "cores": os.cpu_count(),
         "avx512": torch.backends.cpu.get_cpu_capability().startswith("AVX512"),
         "versions": versions() | ({} if rival is None else {"torchattacks": getattr(rival, "__version__", "unknown")}),

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from facepoison.device import device_kind, pick_device, synchronise
 from facepoison.extractors.architectures import PReLU
 from facepoison.extractors.catalog import catalogue, load_extractor
-from facepoison.extractors.training import rank_1
+from facepoison.extractors.train import rank_1
 from facepoison.pictures.synthetic import make_pictures
 
 LIMIT = 2.0  # ms for a forward pass and a gradient of one picture at 64 px: poisons take hundreds of both

@@ -381,15 +381,15 @@ def full(stage: Stage) -> None:
         begun = time.perf_counter()
         for attack in BOTH:
             own = pixels[torch.cat([data.gallery_of(user) for user in users])]
-            kept = poisoned_block(stage, setting, attack, own, networks)
+            result = poisoned_block(stage, setting, attack, own, networks)
             row = made.setdefault(attack, {"users": [], "seconds": 0.0, "from_store": 0, "psnr": [], "dssim": []})
-            size = change(own, kept.arrays["pixels"])
+            size = change(own, result.arrays["pixels"])
             row["users"] += users
-            row["seconds"] = round(row["seconds"] + kept.seconds, 1)
-            row["from_store"] += 0 if kept.computed_now else len(users)
+            row["seconds"] = round(row["seconds"] + result.seconds, 1)
+            row["from_store"] += 0 if result.computed_now else len(users)
             row["psnr"].append(round(float(size.psnr.mean()), 2))
             row["dssim"].append(round(float(size.dssim.mean()), 4))
-            shard.add(attack, users, kept.arrays["pixels"])
+            shard.add(attack, users, result.arrays["pixels"])
         stage.section["rates"] = shard.rates(setting)
         stage.keep()
         longest = max(longest, time.perf_counter() - begun)
@@ -405,8 +405,8 @@ def full(stage: Stage) -> None:
 
 def poisoned_block(
     stage: Stage, setting: Setting, attack: str, pixels: Tensor, networks: dict[str, Extractor]
-) -> store.Kept:
-    """Some users' pictures under an attack, computed once and then kept."""
+) -> store.Cached:
+    """Some users' pictures under an attack, computed once and then cached."""
     made = replace(ATTACKS[attack], steps=2) if stage.small else ATTACKS[attack]
     names = surrogates_of(setting, made)
     surrogates = [networks[name] if name in networks else load_extractor(name) for name in names]

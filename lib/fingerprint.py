@@ -1,16 +1,19 @@
-"""Content hashes of code, files and values: the keys under which results and executed chapters are kept."""
+"""Content hashes of code, files and values, the keys of results and chapters; and what computed them."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import json
+import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 LIB = Path(__file__).resolve().parent
+_CPUS = Path("/proc/cpuinfo")
 
 
 def of_text(*parts: str) -> str:
@@ -116,6 +119,12 @@ def of_sources(files: Iterable[Path], root: Path) -> str:
     """SHA-256 of the names (relative to ``root``) of Python files and of what they do (``of_code``), in any order."""
     parts = (f"{path.relative_to(root)}={of_code(path.read_text(encoding='utf-8'))}" for path in sorted(files))
     return of_text(*parts)
+
+
+def cpu_name() -> str:
+    """The CPU as its maker calls it, or as the system does where that is not told."""
+    named = re.search(r"^model name\s*: (.+)$", _CPUS.read_text(), re.MULTILINE) if _CPUS.is_file() else None
+    return " ".join((named[1] if named else platform.processor() or platform.machine()).split())
 
 
 def commit() -> str:

@@ -22,7 +22,7 @@ from facepoison.extractors import Extractor
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import WEIGHTS, load_extractor, record
 from facepoison.extractors.recipes import find_recipe
-from facepoison.extractors.training import training_pictures
+from facepoison.extractors.train import training_pictures
 from facepoison.game import among
 from facepoison.outcomes import Key
 from facepoison.pictures import Pictures

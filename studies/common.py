@@ -35,7 +35,7 @@ from facepoison.shards import Pool, cluster, processes
 
 SCRATCH = fingerprint.LIB.parent / "_build" / "training"
 """Where long computations keep what they resume from."""
-AT_ONCE = 0.5  # seconds that a shard takes at most which was kept
+AT_ONCE = 0.5  # seconds that a shard takes at most which was cached
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def poisoned(
 def counting(run: Run, what: str, unit: str, clock: Callable[[], float] = time.monotonic) -> Callable[[int, int], None]:
     """What tells a run how much of a long computation is done, and how many minutes are left at the pace so far.
 
-    What comes at once was kept, and says nothing of the pace.
+    What comes at once was cached, and says nothing of the pace.
     """
     since, before, last = clock(), 0, clock()
 

@@ -52,19 +52,19 @@ def clean_sets() -> dict[str, Pictures]:
     return {"thresholds": people_of("thresholds"), NON_POISONING: people_of("honest")}
 
 
-def taught_poisons(run: Run) -> dict[str, Pictures]:
-    """By attack the poison that detectors learn from, made on the trainer's surrogates of the first people taught."""
+def training_poisons(run: Run) -> dict[str, Pictures]:
+    """By attack the poison that detectors are trained on: of the first people for that, on the trainer's surrogates."""
     asked, setting = run.setting.protocol["detecting"], run.setting
     setting = replace(setting, surrogates=tuple(asked["surrogates"]))
     networks, public = {name: load_extractor(name) for name in setting.surrogates}, load_data(setting).public
     made = {}
     for attack, size in asked["poisoned"].items():
-        made[attack] = poisoned(run, find_attack(attack), first_taught(*size), setting, networks, public)
+        made[attack] = poisoned(run, find_attack(attack), first_trained_on(*size), setting, networks, public)
     return made
 
 
-def first_taught(people: int, pictures: int) -> Pictures:
-    """The first clean pictures of the first people whom detectors are taught with."""
+def first_trained_on(people: int, pictures: int) -> Pictures:
+    """The first clean pictures of the first people whom detectors are trained on."""
     everybody = people_of("taught")
     place = torch.arange(len(everybody)) % (len(everybody) // len(everybody.names))
     return poisoning.first_of(everybody.take(place < pictures), people)
@@ -80,54 +80,56 @@ def users_poisons(run: Run, attacks: Iterable[str]) -> dict[str, Pictures]:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What a detector is taught: how, and which attacks."""
+class Plan:
+    """How a detector is trained, and on which attacks."""
 
     recipe: DetectorRecipe
     attacks: tuple[str, ...]
 
 
-def lessons(asked: Mapping[str, Any]) -> dict[str, Lesson]:
+def plans(asked: Mapping[str, Any]) -> dict[str, Plan]:
     """The networks that the protocol's ``detecting`` asks for, by name; all know every attack."""
     recipes = [replace(recipe, draws=asked["draws"]) for recipe in (NETWORK, RESIDUAL)]
     recipes.append(replace(PLAIN, draws=asked["plain_draws"]))
-    return {recipe.name: Lesson(recipe, tuple(asked["attacks"])) for recipe in recipes}
+    return {recipe.name: Plan(recipe, tuple(asked["attacks"])) for recipe in recipes}
 
 
-def crossed_lessons(recipe: DetectorRecipe, attacks: tuple[str, ...]) -> list[Lesson]:
-    """Lessons by one recipe: each attack alone, then all but each, then all."""
+def crossed_plans(recipe: DetectorRecipe, attacks: tuple[str, ...]) -> list[Plan]:
+    """Plans by one recipe: each attack alone, then all but each, then all."""
     told: dict[str, tuple[str, ...]] = {f"{title_of(attack)} alone": (attack,) for attack in attacks}
     for own in attacks:
         told[f"all but {title_of(own)}"] = tuple(each for each in attacks if each != own)
     told["all attacks"] = attacks
-    return [Lesson(replace(recipe, name=f"{recipe.name}, {name}"), chosen) for name, chosen in told.items()]
+    return [Plan(replace(recipe, name=f"{recipe.name}, {name}"), chosen) for name, chosen in told.items()]
 
 
-def teach(clean: Tensor, poisons: Sequence[tuple[str, Tensor]], recipe: DetectorRecipe, seed: int) -> store.Arrays:
+def train_weights(
+    clean: Tensor, poisons: Sequence[tuple[str, Tensor]], recipe: DetectorRecipe, seed: int
+) -> store.Arrays:
     """A detector's weights after training; resumes from a file."""
     how = {"seed": seed, "scratch": SCRATCH / "detecting", "report": lambda line: print(line, flush=True)}
     return dict(train_detector(clean, dict(poisons), recipe, **how).state_dict())  # type: ignore[arg-type]
 
 
-def taught(run: Run, given: Iterable[Lesson], poisons: Mapping[str, Pictures]) -> list[Detector]:
-    """Networks after their lessons on the people who are taught, each training a shard that is kept.
+def train_all(run: Run, given: Iterable[Plan], poisons: Mapping[str, Pictures]) -> list[Detector]:
+    """Networks trained on the people for that, each training a shard that is cached.
 
     Args:
         run: Told of each that is done.
-        given: The lessons.
+        given: The plans.
         poisons: By attack.
     """
     clean, seed, shards, known = people_of("taught").pixels, run.setting.seed, [], list(given)
-    told = [{attack: poisons[attack].pixels for attack in lesson.attacks} for lesson in known]
-    for lesson, own in zip(known, told, strict=True):
-        parts = {"clean": clean, "poisons": list(own.items()), "recipe": lesson.recipe, "seed": seed}
-        shards.append(Shard("detector", teach, parts, by=(train_detector,)))  # as ``detect.trained`` keeps it
-    progress, done = counting(run, "taught", "networks"), itertools.count(1)
+    told = [{attack: poisons[attack].pixels for attack in plan.attacks} for plan in known]
+    for plan, own in zip(known, told, strict=True):
+        parts = {"clean": clean, "poisons": list(own.items()), "recipe": plan.recipe, "seed": seed}
+        shards.append(Shard("detector", train_weights, parts, by=(train_detector,)))  # as ``detect.trained`` caches it
+    progress, done = counting(run, "trained", "networks"), itertools.count(1)
     compute(shards, run.pool, lambda _: progress(next(done), len(shards)))
-    return [detect.trained(clean, own, lesson.recipe, seed=seed) for lesson, own in zip(known, told, strict=True)]
+    return [detect.trained(clean, own, plan.recipe, seed=seed) for plan, own in zip(known, told, strict=True)]
 
 
-def learnt(
+def train_on(
     run: Run, recipe: DetectorRecipe, clean: Tensor, poisons: Mapping[str, Tensor], start: Detector | None = None
 ) -> Detector:
     """A network trained by a recipe on pictures; resumes from a file under ``run.scratch``."""
@@ -137,20 +139,20 @@ def learnt(
 
 def detectors(run: Run) -> None:
     """The networks that come with the book, into ``data/detectors``."""
-    began, known = shipped.begin(), lessons(run.setting.protocol["detecting"])
+    began, known = shipped.begin(), plans(run.setting.protocol["detecting"])
     given = [known[name] for name in SHIPPED]
-    networks = taught(run, given, taught_poisons(run))
-    for network, lesson, file in zip(networks, given, SHIPPED.values(), strict=True):
-        said: dict[str, object] = {"command": run.command, "recipe": asdict(lesson.recipe)}
+    networks = train_all(run, given, training_poisons(run))
+    for network, plan, file in zip(networks, given, SHIPPED.values(), strict=True):
+        said: dict[str, object] = {"command": run.command, "recipe": asdict(plan.recipe)}
         said |= began.card() | {"test": "data/results/detecting.json"}
         write_weights(detect.DETECTORS / f"{file}.safetensors", network, said, half=True)
 
 
 def scored(detector: Detector) -> Score:
-    """How poisoned pictures look to a network, computed once and then kept."""
+    """How poisoned pictures look to a network, computed once and then cached."""
 
     def score(pixels: Tensor) -> Tensor:
-        return store.remember(
+        return store.cached(
             "scores",
             lambda: {"scores": detect.scores(detector, pixels)},
             by=[detect.scores],
@@ -197,11 +199,11 @@ def ask(
     progress, done = counting(run, "asked", "shards"), itertools.count(1)
     found: dict[Key, list[Tensor]] = {}
     made = compute(shards, run.pool, lambda _: progress(next(done), len(shards)))
-    for part, kept in zip(parts, made, strict=True):
+    for part, result in zip(parts, made, strict=True):
         for place, network in enumerate(networks):
-            found.setdefault((network.name, *part), []).append(kept.arrays[str(place)])
+            found.setdefault((network.name, *part), []).append(result.arrays[str(place)])
         for kind, model in kinds.items():
-            own = torch.from_numpy(model.decision_function(kept.arrays["statistics"].numpy()))
+            own = torch.from_numpy(model.decision_function(result.arrays["statistics"].numpy()))
             found.setdefault((kind, *part), []).append(own)
     return {key: by_row(torch.cat(each), sets[key[2]]) for key, each in found.items()}
 
@@ -222,8 +224,8 @@ def by_row(values: Tensor, pictures: Pictures) -> Tensor:
 def detecting(run: Run) -> None:
     """What detectors say of clean pictures and of poison, after every transformation: ``detecting``."""
     asked, began = run.setting.protocol["detecting"], shipped.begin()
-    poisons, clean = taught_poisons(run), people_of("taught").pixels
-    plain = taught(run, [lessons(asked)[PLAIN.name]], poisons)
+    poisons, clean = training_poisons(run), people_of("taught").pixels
+    plain = train_all(run, [plans(asked)[PLAIN.name]], poisons)
     networks = [detect.load_detector(file) for file in SHIPPED.values()]
     told = {attack: each.pixels for attack, each in poisons.items()}
     baselines: dict[str, Classifier] = {}
@@ -240,9 +242,9 @@ def crossed(run: Run) -> None:
     """What networks say that know one attack, two or all, from as many poisons by each: ``crossed``."""
     asked, began = run.setting.protocol["crossed"], shipped.begin()
     every = tuple(asked["attacks"])
-    poisons = {attack: poisoning.first_of(each, asked["people"]) for attack, each in taught_poisons(run).items()}
+    poisons = {attack: poisoning.first_of(each, asked["people"]) for attack, each in training_poisons(run).items()}
     recipes = [replace(recipe, draws=asked["draws"]) for recipe in (NETWORK, RESIDUAL)]
-    networks = taught(run, [lesson for recipe in recipes for lesson in crossed_lessons(recipe, every)], poisons)
+    networks = train_all(run, [plan for recipe in recipes for plan in crossed_plans(recipe, every)], poisons)
     posted = {name: poisoning.first_of(each, asked["users"]) for name, each in users_poisons(run, every).items()}
     keep(run, "crossed", ask(run, networks, clean_sets() | posted, asked["transformations"]), asked, began)
 
@@ -304,11 +306,11 @@ def sifting(run: Run) -> None:
         for (leak, published), allowed in itertools.product(met.items(), asked["allowed"]):
             limit = detect.threshold(limits, allowed)
             flags = clean > limit, score(published.pixels) > limit
-            for policy, aside in (("drop", None), ("quarantine", robust)):
-                outcome = quarantine(some, published, *flags, accurate, aside).top(2)
+            for policy, second in (("drop", None), ("quarantine", robust)):
+                outcome = quarantine(some, published, *flags, accurate, second).top(2)
                 answers[attack, leak, policy, f"{allowed:g}"] = outcome.poisoned
                 answers["clean", "nothing leaked", policy, f"{allowed:g}"] = outcome.clean  # nobody's leak is in it
-        run.say(f"{attack}: sifted")
+        run.say(f"{attack}: quarantined")
     keep(run, "sifting", outcomes.pack_answers(answers), asked, began)
 
 
@@ -328,7 +330,7 @@ def evade(
 def evading_shard(
     clean: Tensor, surrogates: Sequence[Extractor], network: Detector, asked: Mapping[str, Any], seed: int
 ) -> Shard:
-    """LowKey that a detector's alarm holds back as well: uint8 (N, 3, H, W), computed once and then kept.
+    """LowKey that a detector's alarm holds back as well: uint8 (N, 3, H, W), computed once and then cached.
 
     Args:
         clean: The pictures, uint8 (N, 3, H, W).
@@ -349,11 +351,11 @@ def craft_replies(
     shards = [evading_shard(clean.of(who).pixels, surrogates, network, asked, run.setting.seed) for who in clean.people]
     progress, done = counting(run, "evading", "people"), itertools.count(1)
     made = compute(shards, run.pool, lambda _: progress(next(done), len(shards)))
-    return replace(clean, pixels=torch.cat([kept.arrays["pixels"] for kept in made]))
+    return replace(clean, pixels=torch.cat([each.arrays["pixels"] for each in made]))
 
 
 def evading(run: Run) -> None:
-    """LowKey that also fools the detector, and the detector that learns from it: ``evading``.
+    """LowKey that also fools the detector, and the detector that is trained on it: ``evading``.
 
     Beside scores it holds PSNR, and what the undefended trainer answers under ``answers`` and what was posted.
     """
@@ -365,12 +367,12 @@ def evading(run: Run) -> None:
     data, usual = game.among(data, usual, data.users, users)
     own = data.to_publish(usual.people)
     reply = craft_replies(run, own, [load_extractor(name) for name in setting.surrogates], network, asked)
-    known = first_taught(asked["people"], whole["poisoned"]["lowkey"][1])
-    poisons = {attack: each.pixels for attack, each in taught_poisons(run).items()}
+    known = first_trained_on(asked["people"], whole["poisoned"]["lowkey"][1])
+    poisons = {attack: each.pixels for attack, each in training_poisons(run).items()}
     surrogates = [load_extractor(name) for name in whole["surrogates"]]
     poisons["the reply"] = craft_replies(run, known, surrogates, network, asked).pixels
     recipe = replace(NETWORK, name="network, trained again", draws=asked["draws"])
-    again = learnt(run, recipe, people_of("taught").pixels, poisons, network)
+    again = train_on(run, recipe, people_of("taught").pixels, poisons, network)
     posted = {"lowkey": usual, "lowkey that evades": reply}
     networks = [network, detect.load_detector("residual"), again]
     found = ask(run, networks, clean_sets() | posted, ["untransformed"])

@@ -132,8 +132,8 @@ def linear(run: Run, found: RealPeople) -> None:
     progress, done = counting(run, "linear recogniser", "pairs of extractor and attack"), itertools.count(1)
     played = compute(shards, run.pool, lambda _: progress(next(done), len(shards)))
     answers, own = dict[Key, Answers](), own_probes(data.pictures.identities[data.probes], data.users)
-    for ((extractor, _), (name, _)), kept in zip(pairs, played, strict=True):
-        outcome = game.compared(data.users, own, kept.arrays["before"], kept.arrays["after"])
+    for ((extractor, _), (name, _)), rounds_played in zip(pairs, played, strict=True):
+        outcome = game.compared(data.users, own, rounds_played.arrays["before"], rounds_played.arrays["after"])
         answers |= by_picture(data, (name, extractor), outcome)
     keep(run, "photographs_linear", outcomes.pack_answers(answers), _inputs(run, found), began)
 

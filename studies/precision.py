@@ -11,7 +11,7 @@ from facepoison import shipped, timeline
 from facepoison.extractors.cards import read_card
 from facepoison.extractors.catalog import find_entry
 from facepoison.extractors.recipes import find_recipe
-from facepoison.extractors.training import train
+from facepoison.extractors.train import train
 from studies.common import Run, script, write
 
 TESTED: tuple[Literal["rank_1", "tar"], ...] = ("rank_1", "tar")

@@ -31,12 +31,12 @@ class Asked:
 
     Attributes:
         thresholds: By transformation, of the people thresholds are set on.
-        honest: By transformation, of the people false alarms are counted on.
+        non_poisoning: By transformation, of the people false alarms are counted on.
         posted: By transformation and attack.
     """
 
     thresholds: dict[str, Tensor]
-    honest: dict[str, Tensor]
+    non_poisoning: dict[str, Tensor]
     posted: dict[str, dict[str, Tensor]]
 
 
@@ -44,7 +44,7 @@ def ask(
     run: Run,
     detectors: Mapping[str, Score],
     thresholds: Pictures,
-    honest: Pictures,
+    non_poisoning: Pictures,
     posted: Mapping[str, Pictures],
     few: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Asked]:
@@ -54,7 +54,7 @@ def ask(
         run: Told of every transformation done.
         detectors: By name.
         thresholds: Clean pictures that thresholds are set on.
-        honest: Clean pictures that false alarms are counted on.
+        non_poisoning: Clean pictures that false alarms are counted on.
         posted: By attack.
         few: By detector the transformations that it is asked about, if not all.
     """
@@ -63,20 +63,20 @@ def ask(
     for transformation in (each for each in TRANSFORMATIONS if each in wanted):
         sets = {
             "thresholds": transform(thresholds.pixels, transformation),
-            "honest": transform(honest.pixels, transformation),
+            "non-poisoning": transform(non_poisoning.pixels, transformation),
         }
         posts = {attack: transform(each.pixels, transformation) for attack, each in posted.items()}
         for name, score in detectors.items():
             if transformation in few.get(name, tuple(TRANSFORMATIONS)):
                 answers[name].thresholds[transformation] = score(sets["thresholds"])
-                answers[name].honest[transformation] = score(sets["honest"])
+                answers[name].non_poisoning[transformation] = score(sets["non-poisoning"])
                 answers[name].posted[transformation] = {attack: score(pixels) for attack, pixels in posts.items()}
         run.say(f"{transformation}: asked")
     return answers
 
 
 def rows_of(
-    name: str, answer: Asked, people: Mapping[str, Tensor], honest: Tensor, allowed: list[float]
+    name: str, answer: Asked, people: Mapping[str, Tensor], non_poisoning: Tensor, allowed: list[float]
 ) -> Iterator[Row]:
     """Rows of one detector: for each transformation, attack and share of false alarms allowed, what is found.
 
@@ -86,12 +86,12 @@ def rows_of(
         name: The detector's.
         answer: What it said.
         people: By attack, who is on the posted pictures.
-        honest: Who is on the pictures that false alarms are counted on.
+        non_poisoning: Who is on the pictures that false alarms are counted on.
         allowed: Shares of false alarms to allow.
     """
     for transformation, clean in answer.thresholds.items():
         for attack, posted in answer.posted[transformation].items():
-            area = detect.area(answer.honest[transformation], posted)
+            area = detect.area(answer.non_poisoning[transformation], posted)
             for each in allowed:
                 limit = detect.threshold(clean, each)
                 row = {
@@ -102,7 +102,7 @@ def rows_of(
                     "area": area,
                 }
                 row |= {"threshold": limit, "found": share(posted > limit, people[attack])}
-                row["false_alarms"] = share(answer.honest[transformation] > limit, honest)
+                row["false_alarms"] = share(answer.non_poisoning[transformation] > limit, non_poisoning)
                 if transformation == "untransformed":  # so that one user's share can be made again and compared
                     row["by_user"] = [
                         float((posted[people[attack] == who] > limit).float().mean()) for who in _order(people[attack])
@@ -111,13 +111,11 @@ def rows_of(
 
 
 def table_of(
-    answers: Mapping[str, Asked], posted: Mapping[str, Pictures], honest: Pictures, allowed: list[float]
+    answers: Mapping[str, Asked], posted: Mapping[str, Pictures], non_poisoning: Pictures, allowed: list[float]
 ) -> list[Row]:
     """The rows of ``rows_of`` for one detector after the other, all asked about the same pictures."""
-    people = {attack: each.identities for attack, each in posted.items()}
-    return [
-        row for name, answer in answers.items() for row in rows_of(name, answer, people, honest.identities, allowed)
-    ]
+    sides = {attack: each.identities for attack, each in posted.items()}, non_poisoning.identities
+    return [row for name, answer in answers.items() for row in rows_of(name, answer, *sides, allowed)]
 
 
 def _order(people: Tensor) -> list[int]:
@@ -134,7 +132,7 @@ def flagged_of(
     name: str,
     answer: Asked,
     people: Mapping[str, Tensor],
-    honest: Tensor,
+    non_poisoning: Tensor,
     allowed: Iterable[float],
     set_on: str = EVERYTHING,
 ) -> Iterator[Row]:
@@ -144,7 +142,7 @@ def flagged_of(
         name: The detector's.
         answer: What it said.
         people: By attack, who is on the posted pictures.
-        honest: Who is on the pictures that false alarms are counted on.
+        non_poisoning: Who is on the pictures that false alarms are counted on.
         allowed: Shares of false alarms to allow.
         set_on: The transformation after which clean pictures set the threshold, or ``EVERYTHING`` for all together.
     """
@@ -153,9 +151,10 @@ def flagged_of(
     )
     for each in allowed:
         limit = detect.threshold(scores, each)
-        for transformation in answer.honest:
+        for transformation in answer.non_poisoning:
             row = {"detector": name, "transformation": transformation, "allowed": each, "set_on": set_on}
-            yield row | {"posted": "clean", "flagged": share(answer.honest[transformation] > limit, honest)}
+            wrong = answer.non_poisoning[transformation] > limit
+            yield row | {"posted": "clean", "flagged": share(wrong, non_poisoning)}
             for attack, posted in answer.posted[transformation].items():
                 yield row | {"posted": attack, "flagged": share(posted > limit, people[attack])}
 
@@ -186,7 +185,7 @@ def by_account(logits: Tensor, people: Tensor, size: int) -> tuple[Tensor, Tenso
 
 
 def accounts_of(
-    answer: Asked, people: Mapping[str, Tensor], thresholds: Tensor, honest: Tensor, size: int, allowed: float
+    answer: Asked, people: Mapping[str, Tensor], thresholds: Tensor, non_poisoning: Tensor, size: int, allowed: float
 ) -> Iterator[Row]:
     """One picture of an account against ``size`` of them, by transformation and attack.
 
@@ -194,14 +193,14 @@ def accounts_of(
         answer: What a detector said.
         people: By attack, who is on the posted pictures.
         thresholds: Who is on the pictures that thresholds are set on.
-        honest: Who is on those that false alarms are counted on.
+        non_poisoning: Who is on those that false alarms are counted on.
         size: Pictures that an account is judged by.
         allowed: Share of false alarms to allow.
     """
-    for transformation in answer.honest:
+    for transformation in answer.non_poisoning:
         for pictures in (1, size):
             limit = detect.threshold(by_account(answer.thresholds[transformation], thresholds, pictures)[0], allowed)
-            wrong, whose = by_account(answer.honest[transformation], honest, pictures)
+            wrong, whose = by_account(answer.non_poisoning[transformation], non_poisoning, pictures)
             false_alarms = share(wrong > limit, whose)
             for attack, posted in answer.posted[transformation].items():
                 found, users = by_account(posted, people[attack], pictures)
@@ -210,7 +209,7 @@ def accounts_of(
 
 
 def curves_of(
-    name: str, answer: Asked, people: Mapping[str, Tensor], honest: Tensor, transformations: Iterable[str]
+    name: str, answer: Asked, people: Mapping[str, Tensor], non_poisoning: Tensor, transformations: Iterable[str]
 ) -> Iterator[Row]:
     """Points of one detector's ROC curves, from few false alarms to many, of thresholds that all attacks share.
 
@@ -218,28 +217,28 @@ def curves_of(
         name: The detector's.
         answer: What it said.
         people: By attack, who is on the posted pictures.
-        honest: Who is on the pictures that false alarms are counted on.
+        non_poisoning: Who is on the pictures that false alarms are counted on.
         transformations: After which there is to be a curve.
     """
     for transformation in transformations:
-        clean = answer.honest[transformation]
+        clean = answer.non_poisoning[transformation]
         for wanted in torch.logspace(-3.5, 0, 22, dtype=torch.float64).tolist():
             n = len(clean)
             limit = float(clean.sort().values[max(0, n - 1 - round(wanted * n))]) if wanted < 1 else -torch.inf
             row: Row = {"detector": name, "transformation": transformation, "threshold": max(limit, -1e9)}
-            row["false_alarms"] = share(clean > limit, honest)
+            row["false_alarms"] = share(clean > limit, non_poisoning)
             for attack, posted in answer.posted[transformation].items():
                 row[attack] = share(posted > limit, people[attack])
             yield row
 
 
 @dataclass(frozen=True)
-class Sifting:
+class Quarantine:
     """What a trainer does with a detector's alarms, and how lenient it may be.
 
     Attributes:
         accurate: The trainer's extractor.
-        robust: The one for what is set aside.
+        robust: The one for what is quarantined.
         allowed: Shares of false alarms to allow, in turn.
         leaked: Clean pictures of each user that the trainer has besides.
     """
@@ -250,10 +249,10 @@ class Sifting:
     leaked: int
 
 
-def sifted(
-    run: Run, data: Data, posted: Mapping[str, Pictures], score: Score, thresholds: Tensor, how: Sifting
+def quarantined(
+    run: Run, data: Data, posted: Mapping[str, Pictures], score: Score, thresholds: Tensor, how: Quarantine
 ) -> Iterator[Row]:
-    """Protection with a detector in front of the recogniser: dropped or set aside, with and without a leak.
+    """Protection with a detector in front of the recogniser: flagged pictures dropped or quarantined, a leak or none.
 
     Args:
         run: Told of every attack done.
@@ -280,7 +279,7 @@ def sifted(
                     outcome = quarantine(some, published, *flags, how.accurate, network)
                     row = {"attack": attack, "policy": policy, "leak": leak, "allowed": allowed}
                     yield row | {"protection": outcome.rate, "paid": difference(outcome.clean, plain.clean)}
-        run.say(f"{attack}: sifted")
+        run.say(f"{attack}: quarantined")
 
 
 def replies(
@@ -288,7 +287,7 @@ def replies(
     published: Mapping[str, Pictures],
     detectors: Mapping[str, Score],
     thresholds: Tensor,
-    honest: Pictures,
+    non_poisoning: Pictures,
     extractor: Extractor,
     allowed: Iterable[float],
 ) -> Iterator[Row]:
@@ -299,7 +298,7 @@ def replies(
         published: By what tables call it.
         detectors: By name.
         thresholds: Clean pictures that thresholds are set on, uint8 (N, 3, H, W).
-        honest: Clean pictures that false alarms are counted on.
+        non_poisoning: Clean pictures that false alarms are counted on.
         extractor: The trainer's, who has no detector.
         allowed: Shares of false alarms to allow.
     """
@@ -311,5 +310,5 @@ def replies(
             for each in allowed:
                 limit = detect.threshold(score(thresholds), each)
                 found = {"detector": detector, "allowed": each, "found": share(score(posts.pixels) > limit, who)}
-                found["false_alarms"] = share(score(honest.pixels) > limit, honest.identities)
+                found["false_alarms"] = share(score(non_poisoning.pixels) > limit, non_poisoning.identities)
                 yield row | found

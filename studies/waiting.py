@@ -22,14 +22,14 @@ from facepoison.extractors import Extractor
 from facepoison.extractors.architectures import ARCHITECTURES
 from facepoison.extractors.catalog import find_entry, load_extractor
 from facepoison.extractors.recipes import STRONG, Recipe, find_recipe
-from facepoison.extractors.training import rank_1, snapshot, train_network, training_pictures
+from facepoison.extractors.train import rank_1, snapshot, train_network, training_pictures
 from facepoison.factorial import CHANGES, half_factorial
 from facepoison.game import among
 from facepoison.outcomes import Key
 from facepoison.protocol import embeddings, load_data, load_extractors
 from facepoison.recognition import Recogniser
 from facepoison.shards import Shard, compute
-from facepoison.store import Arrays, Kept, held, of_weights
+from facepoison.store import Arrays, Cached, held, of_weights
 from studies.common import SCRATCH, RealPeople, Run, counting, crowd_posts, keep, script, users_posts, write
 
 FACTORS = tuple(CHANGES)
@@ -97,8 +97,8 @@ def carrying(run: Run) -> None:
     progress, done = counting(run, "carrying", "extractors"), itertools.count(1)
     trained = compute(shards, run.pool, lambda _: progress(next(done), len(shards)))
     rows = []
-    for (seed, levels), shard, kept in zip(design, shards, trained, strict=True):
-        extractor, accuracy = _extractor(shard, kept)
+    for (seed, levels), shard, result in zip(design, shards, trained, strict=True):
+        extractor, accuracy = _extractor(shard, result)
         row: dict[str, object] = {**levels, "seed": seed, "training_rank_1": accuracy}
         for name, posts in posted.items():
             row[f"{name}_cosine"] = float(poisoning.own_cosines(extractor, clean, posts.pixels).mean())
@@ -145,10 +145,10 @@ def train_small(recipe: Recipe, everybody: Recipe) -> Arrays:
     return {**trained.network.state_dict(), "rank_1": torch.tensor(rank_1(trained, own), dtype=torch.float64)}
 
 
-def _extractor(shard: Shard, kept: Kept) -> tuple[Extractor, float]:
+def _extractor(shard: Shard, result: Cached) -> tuple[Extractor, float]:
     """An extractor of the design from what ``train_small`` gave, with its rank-1 on its own training people."""
     recipe: Recipe = shard.parts["recipe"]  # type: ignore[assignment]
-    state = dict(kept.arrays)
+    state = dict(result.arrays)
     accuracy = float(state.pop("rank_1"))
     network = ARCHITECTURES[recipe.architecture]()
     network.load_state_dict(state)

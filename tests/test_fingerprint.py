@@ -70,3 +70,10 @@ def test_values_defaults_and_fields_are_code():
         "class A:\n    x: int\n    y: int = 1\n\n\ndef f(x=2):\n    return 'y'\n",
     ]
     assert len({fingerprint.of_code(source) for source in sources}) == len(sources)
+
+
+def test_the_cpu_is_called_by_its_makers_name_or_as_the_system_has_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint, "_CPUS", tmp_path / "cpus")
+    assert fingerprint.cpu_name() == (fingerprint.platform.processor() or fingerprint.platform.machine()) != ""
+    (tmp_path / "cpus").write_text("processor\t: 0\nmodel name\t: Some  CPU 7\n\nmodel name\t: Another\n")
+    assert fingerprint.cpu_name() == "Some CPU 7"

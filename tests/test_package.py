@@ -1,6 +1,9 @@
 """The package says what it needs, and that agrees with what the book is made with."""
 
 import ast
+import os
+import shutil
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -58,3 +61,36 @@ def test_what_the_book_is_made_with_is_what_the_package_allows():
             (pin,) = PINNED[name].specifier
             assert wanted.specifier.contains(pin.version), wanted
     assert set(PINNED) - {"uv"} <= set(NEEDED).union(*EXTRAS.values())
+
+
+WITHOUT_DATA = """
+import facepoison as fp
+from facepoison import outcomes, protocol, shipped
+
+print(fp.make_pictures("examples", 1, 1, 32, seed=1).pixels.shape[0], "picture")
+crowd = shipped.read_table, outcomes.read_outcomes
+wants = [fp.catalogue, protocol.registered, protocol.paper_numbers, lambda: fp.load_extractor("arcface_2019")]
+wants += [lambda: fp.load_detector("residual"), *(lambda read=read: read("crowd") for read in crowd)]
+for want in wants:
+    try:
+        want()
+    except fp.InputError as error:
+        print(error)
+"""
+
+
+def test_a_package_without_its_checkout_says_what_it_lacks(tmp_path):
+    site = tmp_path / "site"
+    shutil.copytree(ROOT / "lib", site, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    how = {"env": {**os.environ, "PYTHONPATH": str(site)}, "cwd": tmp_path, "capture_output": True, "text": True}
+    said = subprocess.run([sys.executable, "-c", WITHOUT_DATA], check=False, **how)
+    assert not said.returncode, said.stderr
+    made, *refused = said.stdout.splitlines()
+    assert made == "1 picture"
+    assert len(refused) == 7
+    for line in refused:
+        path, _, words = line.partition(": ")
+        assert path.startswith(str(tmp_path / "data"))
+        assert words == "comes with a checkout, not with the package: install from one with pip install -e ."
+    listed = subprocess.run([sys.executable, "-m", "facepoison", "extractors"], check=False, **how)
+    assert (listed.returncode, listed.stderr) == (2, f"error: {refused[0]}\n")

@@ -209,11 +209,7 @@ def device() -> str:
 @cache
 def processor() -> str:
     """The name of the GPU or else the CPU that computations run on, as its maker calls it."""
-    if not device().startswith("CPU"):
-        return device()
-    told = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*: (.+)$", told.read_text(), re.MULTILINE) if told.is_file() else None
-    return " ".join((named[1] if named else platform.processor()).split()) or device()
+    return fingerprint.cpu_name() if device().startswith("CPU") else device()
 
 
 @cache

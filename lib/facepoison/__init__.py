@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 def _listed() -> dict[str, tuple[str, str]]:
     """Module and name there of every public name, from the list that type checkers read.
 
-    It is no part of this code, so that a name more does not make all results that were kept before another's.
+    It is no part of this code, so that a name more does not make all results that were cached before another's.
     """
     lines = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
     imports = (line for line in lines if isinstance(line, ast.ImportFrom))

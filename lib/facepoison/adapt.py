@@ -17,7 +17,7 @@ from facepoison.fine_tuning import EndToEnd, fine_tune
 from facepoison.pictures import Pictures
 from facepoison.poisoning import live_and_shipped, poison_inputs, surrogates_of
 from facepoison.protocol import Data, Setting
-from facepoison.store import Arrays, of_weights, remember
+from facepoison.store import Arrays, cached, of_weights
 
 ROBUST = EndToEnd("robust training", draws=160_000, rate=1e-3, bfloat16=True)
 """As many draws as FaceCure makes (500 steps x 10 epochs x batches of 32), each a person drawn uniformly and then one
@@ -52,8 +52,8 @@ def poison_public(
         All public people's clean pictures, and the poisoned ones, numbered alike.
     """
     clean, some = public_pictures(data, people, pictures)
-    kept = shipped.find(public_file(setting, attack), public_inputs(setting, attack, networks, people, pictures))
-    return clean, live_and_shipped(setting, attack, some, networks, data.public, kept, progress)
+    found = shipped.find(public_file(setting, attack), public_inputs(setting, attack, networks, people, pictures))
+    return clean, live_and_shipped(setting, attack, some, networks, data.public, found, progress)
 
 
 def public_pictures(data: Data, people: int, pictures: int) -> tuple[Pictures, Pictures]:
@@ -133,7 +133,7 @@ def adversarial_fine_tuning(
 
     if scratch is None:
         parts = {"extractor": extractor, "pixels": pixels, "labels": labels, "preset": preset, "seed": seed}
-        state = remember("robust", train, by=[fine_tune, load_extractor], **parts).arrays
+        state = cached("robust", train, by=[fine_tune, load_extractor], **parts).arrays
     else:
         state = train()
     network = copy.deepcopy(extractor.network)

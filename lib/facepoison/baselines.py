@@ -14,12 +14,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from facepoison.detect import check_pictures
+from facepoison.detect import LEAST_SIDE
 from facepoison.device import batches, generator
 from facepoison.errors import InputError
-from facepoison.pictures import to_float
+from facepoison.pictures import check_pictures, to_float
 from facepoison.pictures.transforms import transform_at_random
-from facepoison.store import remember
+from facepoison.store import cached
 
 Baseline = Literal["linear baseline", "boosted trees"]
 LUMA = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))  # Y, Cb, Cr of JPEG
@@ -43,7 +43,7 @@ def statistics(pixels: Tensor) -> Tensor:
     Raises:
         InputError: they are no such pictures.
     """
-    check_pictures(pixels, "pictures")
+    check_pictures(pixels, "pictures", LEAST_SIDE)
     kernels = torch.zeros(4, 1, 3, 3)
     kernels[0, 0, 1, 1:] = torch.tensor([-1.0, 1.0])
     kernels[1, 0, 1:, 1] = torch.tensor([-1.0, 1.0])
@@ -82,7 +82,7 @@ def train_baseline(
     if kind not in ("linear baseline", "boosted trees") or not poisons:
         raise InputError(f"baseline '{kind}' of {len(poisons)} attacks: use linear baseline or boosted trees, and one")
     for what, some in {"clean pictures": clean, **poisons}.items():
-        check_pictures(some, what)
+        check_pictures(some, what, LEAST_SIDE)
         if some.shape[1:] != clean.shape[1:]:
             raise InputError(f"{what}: {tuple(some.shape[1:])}, clean pictures {tuple(clean.shape[1:])}; use one size")
     pixels = torch.cat([clean, *poisons.values()])
@@ -100,10 +100,10 @@ def train_baseline(
 
 def baseline_scores(classifier: Classifier, pixels: Tensor) -> Tensor:
     """How poisoned pictures look to a baseline: float32 (N,) of uint8 pictures (N, 3, H, W)."""
-    return torch.from_numpy(classifier.decision_function(kept_statistics(pixels).numpy())).float()
+    return torch.from_numpy(classifier.decision_function(cached_statistics(pixels).numpy())).float()
 
 
-def kept_statistics(pixels: Tensor) -> Tensor:
-    """As ``statistics``, computed once and then kept, whichever baseline asks."""
-    kept = remember("statistics", lambda: {"statistics": statistics(pixels)}, by=[statistics], pixels=pixels)
-    return kept.arrays["statistics"]
+def cached_statistics(pixels: Tensor) -> Tensor:
+    """As ``statistics``, computed once and then cached, whichever baseline asks."""
+    result = cached("statistics", lambda: {"statistics": statistics(pixels)}, by=[statistics], pixels=pixels)
+    return result.arrays["statistics"]

@@ -266,9 +266,9 @@ def calibrate(folder: Path, detector: Detector, say: Callable[[str], None] = pri
         found, surrogates = [], [networks[name] for name in surrogates_of(setting, attack)]
         for user in users:
             others = clean.take(clean.identities != user)
-            kept = poison_shard(attack, clean.of(user).pixels[:1], surrogates, seed=setting.seed, public=others)
-            found.append(kept.arrays["pixels"])
-            done, made, seconds = done + 1, made + kept.computed_now, seconds + kept.seconds * kept.computed_now
+            result = poison_shard(attack, clean.of(user).pixels[:1], surrogates, seed=setting.seed, public=others)
+            found.append(result.arrays["pixels"])
+            done, made, seconds = done + 1, made + result.computed_now, seconds + result.seconds * result.computed_now
             minutes = seconds / max(1, made) * (len(users) * len(attacks) - done) / 60
             rest = f", {minutes:.0f} min left" if made else ""
             say(f"{attack.title}: {len(found)} of {len(users)} people{rest}")

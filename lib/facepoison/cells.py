@@ -70,7 +70,7 @@ def found_cells(rows: Mapping[str, Mapping[str, Any]], attacks: Iterable[str]) -
     return tuple(percent(rows[attack]["found"]) for attack in attacks)
 
 
-def sifted_rows(rows: Iterable[Mapping[str, Any]], names: Callable[[str], str]) -> list[tuple[object, ...]]:
+def quarantine_rows(rows: Iterable[Mapping[str, Any]], names: Callable[[str], str]) -> list[tuple[object, ...]]:
     """Of the study ``sifting``: attack, policy, leak, protection, clean error, what all others pay (points)."""
     return [
         (

@@ -23,14 +23,15 @@ from facepoison.attacks.lowkey import Perceptual
 from facepoison.attacks.lpips import lpips_to
 from facepoison.device import batches, generator, pick_device
 from facepoison.errors import InputError
-from facepoison.pictures import to_float
+from facepoison.pictures import check_pictures, to_float
 from facepoison.pictures.transforms import transform_at_random
-from facepoison.store import Arrays, of_weights, remember
+from facepoison.store import Arrays, cached, from_checkout, of_weights
 from facepoison.training import Training, learn, seeded
 
 DETECTORS = fingerprint.LIB.parent / "data" / "detectors"
 DEFAULT = "residual"  # which of these ``python -m facepoison detect`` asks: on photographs it finds more
 ASKED = 64  # pictures that are asked about at a time
+LEAST_SIDE = 16  # px, of what can be told from clean
 _WIDTHS = (32, 64, 96)
 _RESIDUAL_GAIN = 4.0  # brings what is left after smoothing to about the spread of a picture
 _SHIFT = 3  # pixels by which a picture may be moved while a detector learns
@@ -172,11 +173,11 @@ def train_detector(
         >>> detector.name, fp.scores(detector, clean).shape
         ('two steps', torch.Size([4]))
     """
-    check_pictures(clean, "clean pictures")
+    check_pictures(clean, "clean pictures", LEAST_SIDE)
     if not poisons:
         raise InputError("detector: no poison; give pictures of at least one attack")
     for attack, pixels in poisons.items():
-        check_pictures(pixels, attack)
+        check_pictures(pixels, attack, LEAST_SIDE)
         if pixels.shape[1:] != clean.shape[1:]:
             raise InputError(
                 f"{attack}: pictures {tuple(pixels.shape[1:])}, clean {tuple(clean.shape[1:])}; use one size"
@@ -206,7 +207,7 @@ def train_detector(
 
 
 def trained(clean: Tensor, poisons: Mapping[str, Tensor], recipe: DetectorRecipe, *, seed: int) -> Detector:
-    """The detector that ``train_detector`` makes of the same, trained once and then kept in the store.
+    """The detector that ``train_detector`` makes of the same, trained once and then cached.
 
     Raises:
         InputError: as in ``train_detector``.
@@ -216,9 +217,9 @@ def trained(clean: Tensor, poisons: Mapping[str, Tensor], recipe: DetectorRecipe
         return dict(train_detector(clean, poisons, recipe, seed=seed).state_dict())
 
     in_order = list(poisons.items())  # which the draws depend on
-    kept = remember("detector", train, by=[train_detector], clean=clean, poisons=in_order, recipe=recipe, seed=seed)
+    result = cached("detector", train, by=[train_detector], clean=clean, poisons=in_order, recipe=recipe, seed=seed)
     model = Detector(recipe.residual).to(memory_format=torch.channels_last)
-    model.load_state_dict(kept.arrays)
+    model.load_state_dict(result.arrays)
     return _finished(model.to(pick_device("auto")), recipe.name)
 
 
@@ -262,7 +263,7 @@ def load_detector(name: str, folder: Path = DETECTORS) -> Detector:
         >>> fp.load_detector("residual").name
         'network on residuals'
     """
-    path = folder / f"{name}.safetensors"
+    path = from_checkout(folder / f"{name}.safetensors")
     if not path.is_file() or not path.with_suffix(".json").is_file():
         raise InputError(f"{path}: there is no such detector, or no card beside it: restore both from the project")
     try:
@@ -290,7 +291,7 @@ def scores(detector: Detector, pixels: Tensor) -> Tensor:
         >>> fp.scores(fp.load_detector("residual"), clean).shape
         torch.Size([2])
     """
-    check_pictures(pixels, "pictures")
+    check_pictures(pixels, "pictures", LEAST_SIDE)
     device = next(detector.parameters()).device
     return torch.cat([detector(to_float(pixels[some].to(device))).cpu() for some in batches(len(pixels), ASKED)])
 
@@ -357,15 +358,3 @@ class Evading:
             return unlike(pictures) + self.weight / self.visible * alarm
 
         return distance
-
-
-def check_pictures(pixels: Tensor, what: str) -> None:
-    """Refuse what is no batch of pictures.
-
-    Raises:
-        InputError: not uint8 RGB (N, 3, H, W), none at all, or under 16 pixels a side.
-    """
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
-        raise InputError(f"{what}: {pixels.dtype} {tuple(pixels.shape)}; give uint8 pictures (N, 3, H, W)")
-    if min(pixels.shape[-2:]) < 16:
-        raise InputError(f"{what}: {tuple(pixels.shape[-2:])} px is too small; give at least 16 px a side")

@@ -15,22 +15,22 @@ from facepoison.errors import InputError
 from facepoison.evaluation import Protection
 from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
-from facepoison.fine_tuning import END_TO_END, EndToEnd, check_rgb, play_round
+from facepoison.fine_tuning import END_TO_END, EndToEnd, play_round
 from facepoison.game import check_rounds, compared, own_probes
-from facepoison.pictures import Pictures
+from facepoison.pictures import Pictures, check_pictures
 from facepoison.protocol import Data, Setting
-from facepoison.store import Arrays, remember
+from facepoison.store import Arrays, cached
 
 
 @dataclass(frozen=True)
 class EndToEndOutcome:
-    """The protocol played with the end-to-end recogniser, and how well it learnt what it was given.
+    """The protocol played with the end-to-end recogniser, and how well it fits what it was trained on.
 
     Attributes:
         protection: The rate and the answers; distances are negative log-probabilities.
         clean_fit: Share of the clean gallery that the clean round's recogniser names as labelled.
         fit: The same of each user's round, poison included, float64 (n,), in the order of the protection's users.
-        own_fit: The same of the user's own poisoned pictures alone, float64 (n,): high where the poison was learnt.
+        own_fit: The same of the user's own poisoned pictures alone, float64 (n,): high where the poison is fitted.
         rounds: What ``play`` gave in every user's round, and under None in the clean one.
     """
 
@@ -67,17 +67,17 @@ def end_to_end(
         preset: How to train.
         seed: Of all rounds: they differ in the poison, not in the draws.
         progress: Told of every round that is over, and of how many there are: the users' and the clean one.
-        play: What plays a round, called as ``play_round`` is; put a remembering one here.
+        play: What plays a round, called as ``play_round`` is; put a caching one here.
         played: Rounds that have been played already, by user, the clean one under None.
 
     Raises:
         InputError: as in ``fine_tune`` and ``game.measure_protection``.
     """
-    check_rgb(gallery, "gallery")
-    check_rgb(probes, "probes")
+    check_pictures(gallery, "gallery")
+    check_pictures(probes, "probes")
     check_rounds(labels, probes, probe_labels, poisoned)
     for user, published in poisoned.items():
-        check_rgb(published, f"user {user}")
+        check_pictures(published, f"user {user}")
         if published.shape[1:] != gallery.shape[1:]:
             raise InputError(
                 f"user {user}: pictures {tuple(published.shape[1:])}, gallery {tuple(gallery.shape[1:])}; use one size"
@@ -121,7 +121,7 @@ def retrain(
     known: Sequence[Pictures] = (),
     attack: str = "",
 ) -> EndToEndOutcome:
-    """The rounds of the first users against a trainer who trains the extractor too, each training kept once done.
+    """The rounds of the first users against a trainer who trains the extractor too, each training cached once done.
 
     Args:
         setting: Gives the seed and how many users.
@@ -139,7 +139,7 @@ def retrain(
     def play_kept(
         extractor: Extractor, gallery: Tensor, labels: Tensor, probes: Tensor, preset: EndToEnd, *, seed: int
     ) -> Arrays:
-        return remember(
+        return cached(
             "end-to-end",
             lambda: play_round(extractor, gallery, labels, probes, preset, seed=seed),
             by=[play_round, load_extractor],
@@ -154,10 +154,10 @@ def retrain(
     published = {user: posts.of(user).pixels for user in posts.people[: setting.n_retrained]}
     played = {}
     if attack:
-        kept = shipped.find(
+        found = shipped.find(
             rounds_file(attack, training), rounds_inputs(setting, attack, published, extractor, preset, training)
         )
-        played = {} if kept is None else rounds_left(setting, attack, training, tuple(published), kept.arrays)
+        played = {} if found is None else rounds_left(setting, attack, training, tuple(published), found.arrays)
     seed = training_seed(setting, training)
     gallery, labels, probes, asked = data.sides(data.pictures.pixels)
     gallery = torch.cat([gallery, *(each.pixels for each in known)])

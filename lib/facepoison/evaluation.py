@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ from facepoison.intervals import (
     CONFIDENCE,
     area_interval,
     difference_interval,
-    mean_of,
     median_interval,
     of_two,
     share_interval,
@@ -295,13 +294,6 @@ def apart(first: Rate | Estimate, second: Rate | Estimate) -> Estimate:
     """
     ends = of_two((first.value, first.low, first.high), (second.value, second.low, second.high))
     return Estimate(first.value - second.value, min(first.n, second.n), *ends)
-
-
-def averaged(rates: Iterable[Rate]) -> Estimate:
-    """The mean of several rates of the same people; see ``intervals.mean_of``."""
-    known = list(rates)
-    ends = mean_of((each.value, each.low, each.high) for each in known)
-    return Estimate(sum(each.value for each in known) / len(known), min(each.n for each in known), *ends)
 
 
 def write_answers(path: Path, results: Mapping[tuple[str, str, str], Protection], seed: int) -> None:

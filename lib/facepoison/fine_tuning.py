@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from facepoison.device import batches, generator
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor
-from facepoison.pictures import to_float
+from facepoison.pictures import check_pictures, to_float
 from facepoison.store import Arrays
 from facepoison.training import Training, learn
 
@@ -157,7 +157,7 @@ def fine_tune(
         InputError: pictures or labels are wrong, the preset has no step, the extractor has no weights that can be
             trained, or training ran away.
     """
-    check_rgb(pixels, "gallery")
+    check_pictures(pixels, "gallery")
     if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1] or not len(labels):
         got = f"{labels.dtype} {tuple(labels.shape)}"
         raise InputError(f"gallery: {len(pixels)} pictures, labels {got}; one int64 each")
@@ -212,19 +212,9 @@ def play_round(
     Raises:
         InputError: as in ``fine_tune``, or the probes are wrong.
     """
-    check_rgb(probes, "probes")
+    check_pictures(probes, "probes")
     model = fine_tune(extractor, gallery, labels, preset, seed=seed)
     device, identities = extractor.mean.device, model.identities.cpu()
     distance = torch.full((len(probes), int(labels.max()) + 1), torch.inf)
     distance[:, identities] = -_ask(model, probes, device).log_softmax(dim=1)
     return {"distance": distance, "gallery": identities[_ask(model, gallery, device).argmax(dim=1)]}
-
-
-def check_rgb(pixels: Tensor, what: str) -> None:
-    """Refuse what is no batch of pictures.
-
-    Raises:
-        InputError: not uint8 RGB (N, 3, H, W), or none at all.
-    """
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
-        raise InputError(f"{what}: {pixels.dtype} {tuple(pixels.shape)}; give uint8 pictures (N, 3, H, W)")

@@ -23,7 +23,7 @@ from facepoison.protocol import Data, embeddings
 from facepoison.recognition import Metric, Recogniser, closest, identity_distances, linear_rounds
 
 HELD = 5
-"""Identities that an answer holds, if the gallery has so many: as many as any lesson looks at."""
+"""Identities that an answer holds, if the gallery has so many: as many as any chapter looks at."""
 
 
 def measure_protection(
@@ -52,7 +52,7 @@ def measure_protection(
         recogniser: ``"nearest"`` neighbour, or ``"linear"``: a logistic regression for each round
             (``recognition.fit_linear``), whose distances are negative log-probabilities.
         linear: What plays the linear recogniser's rounds, called as ``recognition.linear_rounds`` is; put a
-            remembering one here.
+            caching one here.
 
     Raises:
         InputError: embeddings or labels are wrong, there is no user, a user has no probe, no gallery picture, or
@@ -156,14 +156,14 @@ def play(data: Data, posts: Pictures, extractor: Extractor, recogniser: Recognis
     clean = embeddings(extractor, data.pictures.pixels)
     published = embeddings(extractor, posts.pixels)
     by_user = {user: published[posts.identities == user] for user in posts.people}
-    return measure_protection(*data.sides(clean), by_user, recogniser=recogniser, linear=_linear_kept)
+    return measure_protection(*data.sides(clean), by_user, recogniser=recogniser, linear=_cached_linear)
 
 
-def _linear_kept(
+def _cached_linear(
     gallery: Tensor, labels: Tensor, asked: Sequence[Tensor], poisoned: Mapping[int, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """As ``recognition.linear_rounds``, computed once and then kept: it takes seconds for each attack and extractor."""
-    kept = store.remember(
+    """As ``recognition.linear_rounds``, computed once and then cached: it takes seconds a time."""
+    result = store.cached(
         "linear",
         lambda: dict(zip(("before", "after"), linear_rounds(gallery, labels, asked, poisoned), strict=True)),
         by=[linear_rounds],
@@ -173,7 +173,7 @@ def _linear_kept(
         users=list(poisoned),
         poisoned=list(poisoned.values()),
     )
-    return kept.arrays["before"], kept.arrays["after"]
+    return result.arrays["before"], result.arrays["after"]
 
 
 def by_extractor(

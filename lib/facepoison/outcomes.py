@@ -1,4 +1,4 @@
-"""Raw outcomes of studies, scores of detectors and answers of recognisers, and what lessons work out from them.
+"""Raw outcomes of studies, scores of detectors and answers of recognisers, and what chapters work out from them.
 
 A file holds a tensor for each key, a tuple of words. Scores stand under detector, transformation and set, one row for
 each person and one column for each picture.
@@ -21,8 +21,8 @@ from torch import Tensor
 import fingerprint
 from facepoison.errors import InputError
 from facepoison.evaluation import Answers, Rate, rate, share
-from facepoison.shipped import RESULTS, Provenance
-from facepoison.store import describe, written_whole
+from facepoison.shipped import RESULTS, Provenance, card_of
+from facepoison.store import from_checkout, written_whole
 
 Key = tuple[str, ...]
 
@@ -67,11 +67,8 @@ def write_outcomes(
         small[BETWEEN.join(key)] = kept
     with written_whole(path) as scratch:
         save_file(small, scratch)
-    said: dict[str, object] = {"command": command, "inputs": {what: describe(value) for what, value in inputs.items()}}
-    said |= {"sha256": fingerprint.of_file(path), "bytes": path.stat().st_size}
     with written_whole(path.with_suffix(".json")) as scratch:
-        card = said | began.card()
-        scratch.write_text(json.dumps({"card": card}, indent=1) + "\n")
+        scratch.write_text(json.dumps({"card": card_of(command, inputs, began, path)}, indent=1) + "\n")
     return path
 
 
@@ -81,7 +78,7 @@ def read_outcomes(name: str, folder: Path = RESULTS) -> Outcomes:
     Raises:
         InputError: they are not there, damaged, or not those that their card describes.
     """
-    path = folder / f"{name}.safetensors"
+    path = from_checkout(folder / f"{name}.safetensors")
     try:
         card, found = json.loads(path.with_suffix(".json").read_text())["card"], load_file(path)
     except (OSError, ValueError, KeyError, SafetensorError) as error:

@@ -46,8 +46,8 @@ def poison_users(
         anew: Make the poisons of all users, whatever comes with the book.
     """
     clean = data.to_publish(data.users)
-    kept = None if anew else find_shipped(setting, attack, networks)
-    return live_and_shipped(setting, attack, clean, networks, data.public, kept, progress)
+    found = None if anew else find_shipped(setting, attack, networks)
+    return live_and_shipped(setting, attack, clean, networks, data.public, found, progress)
 
 
 def live_and_shipped(
@@ -56,7 +56,7 @@ def live_and_shipped(
     people: Pictures,
     networks: Mapping[str, Extractor],
     public: Pictures,
-    kept: shipped.Shipped | None,
+    found: shipped.Shipped | None,
     progress: Progress | None = None,
 ) -> Pictures:
     """Poison what several people publish: the protocol's live users of them where the others' come with the book.
@@ -67,15 +67,15 @@ def live_and_shipped(
         people: Clean pictures, person by person.
         networks: Extractors by name, the surrogates among them.
         public: Pictures of other people, for targeted attacks.
-        kept: What comes with the book, of all of them in this order; None to make all.
+        found: What comes with the book, of all of them in this order; None to make all.
         progress: Told of pictures done.
     """
     surrogates = [networks[name] for name in surrogates_of(setting, attack)]
-    live = people if kept is None else first_of(people, setting.live_users)
+    live = people if found is None else first_of(people, setting.live_users)
     made = poison_people(attack, live, surrogates, seed=setting.seed, public=public, progress=progress)
-    if kept is None:
+    if found is None:
         return made
-    return replace(people, pixels=torch.cat([made.pixels, kept.arrays["pixels"][len(live) :]]))
+    return replace(people, pixels=torch.cat([made.pixels, found.arrays["pixels"][len(live) :]]))
 
 
 def first_of(pictures: Pictures, n: int) -> Pictures:
@@ -140,11 +140,11 @@ def shipped_gap(
 
     0 where none come with it.
     """
-    kept = find_shipped(setting, attack, networks)
-    if kept is None:
+    found = find_shipped(setting, attack, networks)
+    if found is None:
         return 0.0
     live = first_of(posts, setting.live_users)
-    clean, there = data.to_publish(live.people).pixels, kept.arrays["pixels"][: len(live)]
+    clean, there = data.to_publish(live.people).pixels, found.arrays["pixels"][: len(live)]
     one, other = (change(clean, pixels).psnr.mean() for pixels in (live.pixels, there))
     return abs(float(one - other))
 

@@ -20,7 +20,7 @@ from facepoison.extractors import Extractor, Preprocessing, embed
 from facepoison.extractors.catalog import catalogue, load_extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import read_folder
-from facepoison.pictures.splits import first_users, set_aside, split
+from facepoison.pictures.splits import first_users, hold_out, split
 from facepoison.pictures.synthetic import make_pictures
 from fingerprint import LIB, of_file
 
@@ -97,8 +97,8 @@ class Setting:
 
 
 def read_protocol(path: Path = PROTOCOL) -> dict[str, Any]:
-    """The protocol file as it stands."""
-    return tomllib.loads(path.read_text())
+    """The protocol file as it stands; it comes with a checkout alone."""
+    return tomllib.loads(store.from_checkout(path).read_text())
 
 
 def choose(profile: str = "fast", dataset: str = "procedural", seed: int = 1, extractors: str = "") -> Setting:
@@ -161,10 +161,10 @@ def trainers_own(setting: Setting) -> Setting:
 
 
 def synthetic_people(setting: Setting, population: str, n: int, per_person: int, size: int | None = None) -> Pictures:
-    """Pictures of synthetic people of one of the protocol's populations, rendered once and then kept."""
+    """Pictures of synthetic people of one of the protocol's populations, rendered once and then cached."""
     label = setting.protocol["populations"][population]
     size = size or setting.size
-    kept = store.remember(
+    result = store.cached(
         "made",
         lambda: {
             "pixels": (made := make_pictures(label, n, per_person, size, setting.seed)).pixels,
@@ -178,7 +178,7 @@ def synthetic_people(setting: Setting, population: str, n: int, per_person: int,
         seed=setting.seed,
     )
     names = tuple(f"{label}/{index:05d}" for index in range(n))
-    return Pictures(kept.arrays["pixels"], kept.arrays["identities"], names)
+    return Pictures(result.arrays["pixels"], result.arrays["identities"], names)
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def load_data(setting: Setting, progress: Callable[[int, int], None] | None = No
         public = synthetic_people(setting, "public", others["people"], others["pictures"])
     else:
         everybody, report = read_folder(Path(setting.dataset), progress=progress)
-        pictures, public = set_aside(everybody, others["folder_share"], setting.seed)
+        pictures, public = hold_out(everybody, others["folder_share"], setting.seed)
         skipped = report.counts()
     gallery, probes = split(pictures, setting.seed, setting.gallery_share)
     n_users = min(setting.n_users, len(pictures.names))
@@ -297,18 +297,18 @@ def with_contract(extractor: Extractor, contract: Preprocessing) -> Extractor:
 
 
 def embeddings(extractor: Extractor, pixels: Tensor) -> Tensor:
-    """Unit-length embeddings (N, D) of uint8 pictures on the CPU, computed once and then kept."""
-    kept = store.remember(
+    """Unit-length embeddings (N, D) of uint8 pictures on the CPU, computed once and then cached."""
+    result = store.cached(
         "embeddings",
         lambda: {"embeddings": embed(extractor, pixels)},
         by=[embed, load_extractor],
         extractor=extractor,
         pixels=pixels,
     )
-    return kept.arrays["embeddings"]
+    return result.arrays["embeddings"]
 
 
 def paper_numbers() -> dict[str, dict[str, Any]]:
     """What the paper and its surroundings report, by id: statement, value, unit and evidence."""
-    numbers = json.loads((PROTOCOL.parent / "paper.json").read_text())["numbers"]
+    numbers = json.loads(store.from_checkout(PROTOCOL.parent / "paper.json").read_text())["numbers"]
     return {number["id"]: number for number in numbers}

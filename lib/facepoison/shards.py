@@ -1,7 +1,7 @@
 """Long work in independent parts, computed here one after the other, or by other processes and machines at once.
 
-A shard's key is the key of its result in the store, so that what is kept is never computed again, and whoever computes
-a shard can tell whether that would give the result that was asked for.
+A shard's key is the key of its result in the store, so that what is cached is never computed again, and whoever
+computes a shard can tell whether that would give the result that was asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from safetensors.torch import load, save
 from facepoison import store
 from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
-from facepoison.store import Arrays, Kept
+from facepoison.store import Arrays, Cached
 
 ANSWERS_WITHIN = 10  # seconds that a scheduler may take to answer
 PATIENCE = 30  # seconds without any shard done after which it is looked whether anybody is at work
@@ -41,7 +41,7 @@ class Shard:
     """A part of a long computation that depends on no other part.
 
     Attributes:
-        name: What the result is, as in ``store.remember``.
+        name: What the result is, as in ``store.cached``.
         function: What computes it: takes ``parts`` by name; a function of a module, so that other processes find it.
         parts: Everything that the result depends on.
         by: The functions that do the work, by default ``function`` itself; see ``store.key``.
@@ -57,9 +57,9 @@ class Shard:
         """Its result's key in the store."""
         return store.key(self.name, self.by or (self.function,), self.parts)
 
-    def remembered(self) -> Kept:
-        """Its result, from the store where it holds one, else computed here and kept."""
-        return store.remember(
+    def cached(self) -> Cached:
+        """Its result, from the store where it holds one, else computed here and cached."""
+        return store.cached(
             self.name, lambda: self.function(**self.parts), by=self.by or (self.function,), **self.parts
         )
 
@@ -133,7 +133,7 @@ def _packed(shard: Shard) -> bytes:
 
 
 def run_shard(packed: bytes, key: str, wanted: Mapping[str, str], threads: int) -> tuple[bytes, float, bool]:
-    """What a worker does with a shard: look into its own store, else compute and keep.
+    """What a worker does with a shard: look into its own store, else compute and cache.
 
     Args:
         packed: The shard.
@@ -160,14 +160,14 @@ def run_shard(packed: bytes, key: str, wanted: Mapping[str, str], threads: int) 
         raise InputError(f"{unlike} ({error})") from error
     if shard.key != key:
         raise InputError(unlike)
-    kept = shard.remembered()
-    return save(kept.arrays), kept.seconds, kept.computed_now
+    result = shard.cached()
+    return save(result.arrays), result.seconds, result.computed_now
 
 
 def compute(
     shards: Sequence[Shard], pool: Pool | None = None, progress: Callable[[int], None] | None = None
-) -> list[Kept]:
-    """The results of shards: those that are kept, and the others computed and kept.
+) -> list[Cached]:
+    """The results of shards: those that are cached, and the others computed and cached.
 
     Args:
         shards: Which.
@@ -185,33 +185,33 @@ def compute(
     if pool is None:
         found = []
         for place, shard in enumerate(shards):
-            found.append(shard.remembered())
+            found.append(shard.cached())
             tell(place)
         return found
     places: dict[str, list[int]] = {}
     for place, shard in enumerate(shards):
         places.setdefault(shard.key, []).append(place)
-    results: dict[str, Kept] = {}
+    results: dict[str, Cached] = {}
 
-    def done(key: str, kept: Kept) -> None:
-        results[key] = kept
+    def done(key: str, result: Cached) -> None:
+        results[key] = result
         for place in places[key]:
             tell(place)
 
     waiting: deque[str] = deque()
     for key, (first, *_) in places.items():
-        kept = store.stored(shards[first].name, key)
-        if kept:
-            done(key, kept)
+        here = store.find_cached(shards[first].name, key)
+        if here:
+            done(key, here)
         else:
             waiting.append(key)
-    for key, kept in _computed({key: shards[places[key][0]] for key in waiting}, pool):
-        done(key, kept)
+    for key, result in _computed({key: shards[places[key][0]] for key in waiting}, pool):
+        done(key, result)
     return [results[key] for _, key in sorted((place, key) for key, own in places.items() for place in own)]
 
 
-def _computed(shards: Mapping[str, Shard], pool: Pool) -> Iterator[tuple[str, Kept]]:
-    """Shards by key as a pool gets them done, each kept here before it is given."""
+def _computed(shards: Mapping[str, Shard], pool: Pool) -> Iterator[tuple[str, Cached]]:
+    """Shards by key as a pool gets them done, each cached here before it is given."""
     waiting, running, wanted = deque(shards), dict[Future[tuple[bytes, float, bool]], str](), made_with()
     try:
         while waiting or running:
@@ -228,8 +228,8 @@ def _computed(shards: Mapping[str, Shard], pool: Pool) -> Iterator[tuple[str, Ke
                 key = running.pop(future)
                 outcome = _outcome(future, pool, shards[key].name)
                 del future
-                if isinstance(outcome, Kept):
-                    store.keep(shards[key].name, key, outcome)  # of use where the worker's store is another
+                if isinstance(outcome, Cached):
+                    store.add_cached(shards[key].name, key, outcome)  # of use where the worker's store is another
                     yield key, outcome
                 else:
                     failed = outcome
@@ -240,15 +240,15 @@ def _computed(shards: Mapping[str, Shard], pool: Pool) -> Iterator[tuple[str, Ke
             future.cancel()
 
 
-def _outcome(future: Future[tuple[bytes, float, bool]], pool: Pool, name: str) -> Kept | Exception:
+def _outcome(future: Future[tuple[bytes, float, bool]], pool: Pool, name: str) -> Cached | Exception:
     """What became of a shard."""
     try:
         packed, seconds, now = future.result()
     except pool.lost as error:
         what = f"{name}: whoever computed a shard is gone, killed or out of memory"
-        failed = InputError(f"{what}: run again; what is done is kept")
+        failed = InputError(f"{what}: run again; what is done is cached")
         failed.__cause__ = error
         return failed
     except Exception as error:
         return error
-    return Kept(load(packed), seconds, now)
+    return Cached(load(packed), seconds, now)

@@ -20,7 +20,7 @@ from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
 from facepoison.evaluation import Estimate, Rate
 from facepoison.protocol import PROTOCOL
-from facepoison.store import Arrays, describe, written_whole
+from facepoison.store import Arrays, describe, from_checkout, written_whole
 
 FOLDER = fingerprint.LIB.parent / "data" / "shipped"
 RESULTS = fingerprint.LIB.parent / "data" / "results"
@@ -117,6 +117,14 @@ def begin() -> Provenance:
     return Provenance(fingerprint.commit(), fingerprint.of_file(PROTOCOL)[:12], time.time())
 
 
+def card_of(
+    command: str, inputs: Mapping[str, object], began: Provenance, file: Path | None = None
+) -> dict[str, object]:
+    """A result's card: what makes it again, what decided it, its file if it lies in one, and how it was computed."""
+    beside = {"sha256": fingerprint.of_file(file), "bytes": file.stat().st_size} if file else {}
+    return {"command": command, "inputs": _as_json(inputs)} | beside | began.card()
+
+
 @dataclass(frozen=True)
 class Table:
     """A shipped table of numbers: a mapping for each row, and the card that says where they come from."""
@@ -148,10 +156,9 @@ def write_table(
         InputError: the file cannot be written.
     """
     plain = [{key: asdict(cell) if _is_record(cell) else cell for key, cell in row.items()} for row in rows]  # type: ignore[call-overload]
-    card = {"command": command, "inputs": _as_json(inputs)} | began.card()
-    path = folder / f"{name}.json"
+    path, whole = folder / f"{name}.json", {"card": card_of(command, inputs, began), "rows": plain}
     with written_whole(path) as scratch:
-        scratch.write_text(json.dumps({"card": card, "rows": plain}, indent=1) + "\n")
+        scratch.write_text(json.dumps(whole, indent=1) + "\n")
     return path
 
 
@@ -161,7 +168,7 @@ def read_table(name: str, folder: Path = RESULTS) -> Table:
     Raises:
         InputError: it is not there or damaged.
     """
-    path = folder / f"{name}.json"
+    path = from_checkout(folder / f"{name}.json")
     try:
         content = json.loads(path.read_text())
         rows = tuple({key: _revived(cell) for key, cell in row.items()} for row in content["rows"])

@@ -68,10 +68,10 @@ def shipped_posts(setting: Setting, attack: Attack, data: Data, networks: Mappin
     Raises:
         InputError: nothing is shipped for this setting.
     """
-    kept = poisoning.find_shipped(setting, attack, networks)
-    if kept is None:
+    found = poisoning.find_shipped(setting, attack, networks)
+    if found is None:
         raise InputError(f"poison-{attack.name}: does not come with the book for this setting: run make shipped")
-    return replace(data.to_publish(data.users), pixels=kept.arrays["pixels"])
+    return replace(data.to_publish(data.users), pixels=found.arrays["pixels"])
 
 
 def _rounds(

@@ -1,6 +1,6 @@
-"""Results kept by content, so that nothing is computed twice and long runs resume.
+"""Results cached by content, so that nothing is computed twice and long runs resume.
 
-One rule decides whether what is kept may be used again, for results in the store and for the files that long runs
+One rule decides whether what is there may be used again, for results in the store and for the files that long runs
 resume from: it was made from the same inputs and parameters, by the same code, library versions and kind of device.
 """
 
@@ -29,12 +29,12 @@ from facepoison.device import device_kind, versions
 from facepoison.errors import InputError
 
 Arrays = dict[str, Tensor]
-KEEPING = ("fingerprint", __name__, "facepoison.shards")
-"""Modules that keep results and make none: whoever imports them for that does not depend on them."""
+CACHING = ("fingerprint", __name__, "facepoison.shards")
+"""Modules that cache results and make none: whoever imports them for that does not depend on them."""
 
 
 @dataclass(frozen=True)
-class Kept:
+class Cached:
     """A result from the store: its tensors, what it took to compute, and whether that was just now."""
 
     arrays: Arrays
@@ -111,7 +111,7 @@ def key(name: str, by: Sequence[Callable[..., object]], parts: Mapping[str, obje
     Raises:
         TypeError: a part is of a kind that nothing here can stand for.
     """
-    code = fingerprint.of_modules(*taking_part(by, parts), without=KEEPING)
+    code = fingerprint.of_modules(*taking_part(by, parts), without=CACHING)
     whole = [name, code, describe(parts), versions(), device_kind()]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
@@ -127,6 +127,18 @@ def resumable(folder: Path, name: str, suffix: str, *, by: Sequence[Callable[...
         parts: As of ``key``.
     """
     return folder / f"{name.replace(' ', '-').replace('/', '-')}-{key(name, by, parts)[:20]}{suffix}"
+
+
+def from_checkout(path: Path) -> Path:
+    """A path to read from, as it is.
+
+    Raises:
+        InputError: it lies in the project's ``data``, which packages leave out and which is not here.
+    """
+    data = fingerprint.LIB.parent / "data"
+    if path.is_relative_to(data) and not data.is_dir():
+        raise InputError(f"{path}: comes with a checkout, not with the package: install from one with pip install -e .")
+    return path
 
 
 def unwritable(path: Path, error: Exception) -> InputError:
@@ -177,12 +189,12 @@ def held(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _found(path: Path) -> Kept | None:
+def _read(path: Path) -> Cached | None:
     """The result in a file of the store; None where there is none, or none that can be read."""
     try:
         with safetensors.safe_open(path, "pt") as handle:
             seconds = float(handle.metadata()["seconds"])
-        return Kept(load_file(path), seconds, computed_now=False)
+        return Cached(load_file(path), seconds, computed_now=False)
     except (FileNotFoundError, safetensors.SafetensorError):
         return None  # a damaged file is computed again, and replaced
 
@@ -200,23 +212,23 @@ def _place(name: str, digest: str) -> Path:
     return root() / name / f"{digest}.safetensors"
 
 
-def stored(name: str, digest: str) -> Kept | None:
+def find_cached(name: str, digest: str) -> Cached | None:
     """The result of a name under a key, as ``key`` gives it; None where there is none yet."""
-    found = _found(_place(name, digest))
+    found = _read(_place(name, digest))
     if found:
         _note(_place(name, digest), found.seconds)
     return found
 
 
-def keep(name: str, digest: str, made: Kept) -> None:
-    """Keep what another process made, which may have a store of its own; what is here already stays.
+def add_cached(name: str, digest: str, made: Cached) -> None:
+    """Cache what another process made, which may have a store of its own; what is here already stays.
 
     Raises:
         InputError: the store cannot be written.
     """
     path = _place(name, digest)
     with held(path):
-        if _found(path) is None:
+        if _read(path) is None:
             _write(path, name, made.arrays, made.seconds)
 
 
@@ -226,13 +238,13 @@ def _write(path: Path, name: str, arrays: Arrays, seconds: float) -> None:
         save_file(arrays, scratch, metadata={"seconds": repr(seconds), "name": name})
 
 
-def remember(
+def cached(
     name: str, compute: Callable[[], Arrays], *, by: Sequence[Callable[..., object]] = (), **parts: object
-) -> Kept:
-    """The result of ``compute``, from the store where it holds one, else computed and kept.
+) -> Cached:
+    """The result of ``compute``, from the store where it holds one, else computed and cached.
 
     Of several processes that want the same result at once, one computes it and the others wait for that. ``compute``
-    may remember things itself, as long as none of them is made from this very result.
+    may have results of its own cached, as long as none of them is made from this very result.
 
     Args:
         name: What the result is, for people who look into the store.
@@ -247,16 +259,16 @@ def remember(
         InputError: the store cannot be written.
     """
     digest = key(name, by or (compute,), parts)
-    path, found = _place(name, digest), stored(name, digest)
+    path, found = _place(name, digest), find_cached(name, digest)
     if found:
         return found
     with held(path):
         _note(path, 0)
-        found = _found(path)  # while this process waited, another one may have kept it
+        found = _read(path)  # while this process waited, another one may have written it
         if found:
             return found
         start = time.perf_counter()
         arrays = {label: array.detach().cpu().contiguous() for label, array in compute().items()}
         seconds = time.perf_counter() - start
         _write(path, name, arrays, seconds)
-    return Kept(arrays, seconds, computed_now=True)
+    return Cached(arrays, seconds, computed_now=True)

@@ -60,20 +60,20 @@ def quarantine(
     asked = torch.cat(own)
     before = torch.full((len(asked), n), torch.inf)
     rounds = torch.full((len(asked),), torch.inf)  # of each probe to its user's published pictures
-    for network, aside in ((extractor, False), (robust, True)):
+    for network, quarantined in ((extractor, False), (robust, True)):
         if network is None:
             continue
         published = embeddings(network, posts.pixels)
         gallery, labels, probes, who = data.sides(embeddings(network, data.pictures.pixels))
         to_own = torch.cdist(probes, gallery).masked_fill(who[:, None] != labels, torch.inf).amin(dim=1)
         unit = float(to_own.median())
-        kept = flagged[data.gallery] == aside
-        if bool(kept.any()):
-            near = identity_distances(gallery[kept], labels[kept], probes[asked], n)
+        some = flagged[data.gallery] == quarantined
+        if bool(some.any()):
+            near = identity_distances(gallery[some], labels[some], probes[asked], n)
             before = torch.minimum(before, near / unit)
         start = 0
         for user, places in zip(users, own, strict=True):
-            mine = published[(owner == user) & (flagged_posts == aside)]
+            mine = published[(owner == user) & (flagged_posts == quarantined)]
             rows = slice(start, start + len(places))
             if len(mine):
                 zeros = torch.zeros(len(mine), dtype=torch.int64)

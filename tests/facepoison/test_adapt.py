@@ -78,7 +78,7 @@ def test_a_training_is_kept_once_done_and_is_the_same_from_the_store(tmp_path, m
     def never(*_, **__):
         raise AssertionError("trained once more")
 
-    never.__module__ = adapt.fine_tune.__module__  # the key of what is kept names it
+    never.__module__ = adapt.fine_tune.__module__  # the key of what is cached names it
     monkeypatch.setattr(adapt, "fine_tune", never)
     again = adapt.adversarial_fine_tuning(tiny_extractor(0), clean, {}, quick, seed=1)
     assert first.sha256 == again.sha256 == for_resuming.sha256 != other.sha256

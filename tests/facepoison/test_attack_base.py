@@ -75,7 +75,7 @@ def test_poison_rounds_reports_and_keeps_order():
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
-        (tiny_pictures().float() / 255, "uint8 levels"),
+        (tiny_pictures().float() / 255, "as uint8"),
         (tiny_pictures()[0], "at least one"),
         (tiny_pictures()[:0], "at least one"),
         (tiny_pictures()[:, :1], "at least one"),

@@ -21,7 +21,7 @@ from facepoison.extractors.cards import write_weights
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import Report
 from facepoison.protocol import read_protocol
-from facepoison.store import Kept
+from facepoison.store import Cached
 
 ATTACKS = read_protocol()["detecting"]["attacks"]
 LEVEL = odds.Lines(
@@ -434,7 +434,7 @@ def people(tmp_path, monkeypatch):
         asked.append((attack.title, pixels, public))
         grid = (torch.arange(24)[:, None] + torch.arange(24)) % 2 * 90
         changed = (pixels.int() + grid - 45).clamp(0, 255).to(torch.uint8)
-        return Kept({"pixels": changed}, 6.0, computed_now=True)
+        return Cached({"pixels": changed}, 6.0, computed_now=True)
 
     monkeypatch.setattr(calibration, "read_folder", read_folder)
     monkeypatch.setattr(calibration, "poison_shard", poison_shard)

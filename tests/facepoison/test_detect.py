@@ -92,9 +92,9 @@ class TestTraining:
     def test_every_attack_is_learnt_and_the_rarer_no_less(self, clean, poison):
         few = 255 - smooth(4, 5) // 8  # another attack, of which there are four pictures
         both = trained(clean, {"checker": poison, "bright": few}, replace(QUICK, transformed=0.0))
-        honest, others = scores(both, smooth(60, 3)), smooth(60, 4)
-        assert area(honest, scores(both, checker(others))) > 0.95
-        assert area(honest, scores(both, 255 - others // 8)) > 0.95
+        clean_scores, others = scores(both, smooth(60, 3)), smooth(60, 4)
+        assert area(clean_scores, scores(both, checker(others))) > 0.95
+        assert area(clean_scores, scores(both, 255 - others // 8)) > 0.95
 
     def test_bfloat16_learns_as_well_as_float32(self):
         """On poison as fine as noise, which neither finds for certain."""
@@ -147,7 +147,7 @@ class TestTraining:
         def never(*_, **__):
             raise AssertionError("trained once more")
 
-        never.__module__ = detect.__name__  # the key of what is kept names it
+        never.__module__ = detect.__name__  # the key of what is cached names it
         monkeypatch.setattr(detect, "train_detector", never)
         again = detect.trained(clean, poisons, SHORT, seed=1)
         assert made.sha256 == first.sha256 == again.sha256 != other.sha256

@@ -1,4 +1,4 @@
-"""Studies of detection: what is taught, what is asked, and what is kept of it."""
+"""Studies of detection: what is trained on, what is asked, and what is kept of it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from facepoison.pictures.transforms import transform
 from facepoison.protocol import read_protocol, registered
 from studies import detecting
 from studies.common import Run
-from studies.detecting import crossed_lessons, lessons
+from studies.detecting import crossed_plans, plans
 
 
 @pytest.fixture
@@ -38,18 +38,18 @@ def telling(said):
 
 
 def test_three_networks_know_all_attacks_and_differ_in_what_they_are_asked_about_and_in_nothing_else(asked):
-    found = lessons(asked)
-    assert all(name == lesson.recipe.name for name, lesson in found.items())
-    assert all(lesson.attacks == tuple(asked["attacks"]) for lesson in found.values())
-    recipes = [lesson.recipe for lesson in found.values()]
+    found = plans(asked)
+    assert all(name == plan.recipe.name for name, plan in found.items())
+    assert all(plan.attacks == tuple(asked["attacks"]) for plan in found.values())
+    recipes = [plan.recipe for plan in found.values()]
     assert [recipe.residual for recipe in recipes] == [False, True, False]
     assert [recipe.transformed > 0 for recipe in recipes] == [True, True, False]
     assert [recipe.draws for recipe in recipes] == [asked["draws"]] * 2 + [asked["plain_draws"]]
     assert len({(recipe.batch, recipe.rate, recipe.weight_decay, recipe.bfloat16) for recipe in recipes}) == 1
 
 
-def test_crossed_lessons_are_each_attack_alone_all_but_each_and_all():
-    found = {lesson.recipe.name: lesson.attacks for lesson in crossed_lessons(RESIDUAL, ("a", "b", "c"))}
+def test_crossed_plans_are_each_attack_alone_all_but_each_and_all():
+    found = {plan.recipe.name: plan.attacks for plan in crossed_plans(RESIDUAL, ("a", "b", "c"))}
     assert found == {
         f"{RESIDUAL.name}, {name}": attacks
         for name, attacks in {
@@ -62,18 +62,18 @@ def test_crossed_lessons_are_each_attack_alone_all_but_each_and_all():
             "all attacks": ("a", "b", "c"),
         }.items()
     }
-    recipes = {replace(lesson.recipe, name=RESIDUAL.name) for lesson in crossed_lessons(RESIDUAL, ("a", "b", "c"))}
+    recipes = {replace(plan.recipe, name=RESIDUAL.name) for plan in crossed_plans(RESIDUAL, ("a", "b", "c"))}
     assert recipes == {RESIDUAL}
 
 
-def test_the_protocol_crosses_attacks_that_are_taught_and_posted(asked):
+def test_the_protocol_crosses_attacks_that_are_trained_on_and_posted(asked):
     crossed = read_protocol()["crossed"]
     assert set(crossed["attacks"]) == set(asked["attacks"])
     assert all(asked["poisoned"][attack][0] >= crossed["people"] for attack in crossed["attacks"])
     assert crossed["users"] <= min(asked["users"], asked["weaker_users"])
     known = [f"{RESIDUAL.name}, {title_of(attack)} alone" for attack in crossed["attacks"]]
-    made = crossed_lessons(RESIDUAL, tuple(crossed["attacks"]))
-    assert [lesson.recipe.name for lesson in made[:3]] == known
+    made = crossed_plans(RESIDUAL, tuple(crossed["attacks"]))
+    assert [plan.recipe.name for plan in made[:3]] == known
 
 
 def people(n, pictures, seed, size=24):
@@ -90,26 +90,26 @@ def network(name, seed):
     return made
 
 
-def test_networks_are_taught_once_and_each_from_its_own_attacks(store, tmp_path, monkeypatch):
+def test_networks_are_trained_once_and_each_from_its_own_attacks(store, tmp_path, monkeypatch):
     monkeypatch.setattr(detecting, "SCRATCH", tmp_path)
     monkeypatch.setattr(detecting, "people_of", lambda population: people(4, 2, 1))
     poisons, said = {"a": people(2, 2, 2), "b": people(2, 3, 3)}, []
     short = replace(RESIDUAL, draws=16, batch=8)
-    given = [detecting.Lesson(replace(short, name=name), tuple(name)) for name in ("a", "ab")]
-    made = detecting.taught(telling(said), given, poisons)
+    given = [detecting.Plan(replace(short, name=name), tuple(name)) for name in ("a", "ab")]
+    made = detecting.train_all(telling(said), given, poisons)
     assert [each.name for each in made] == ["a", "ab"]
-    assert said == ["taught: 1 of 2 networks", "taught: 2 of 2 networks"]
+    assert said == ["trained: 1 of 2 networks", "trained: 2 of 2 networks"]
     told = {attack: poisons[attack].pixels for attack in "ab"}
     alike = detect.train_detector(people(4, 2, 1).pixels, told, given[1].recipe, seed=1)
     assert made[1].sha256 == alike.sha256 != made[0].sha256
     assert len(list(store.glob("detector/*.safetensors"))) == 2
 
     def never(*given, **how):
-        raise AssertionError("taught again")
+        raise AssertionError("trained again")
 
     never.__module__ = detect.__name__
-    monkeypatch.setattr(detecting, "teach", never)
-    assert [each.sha256 for each in detecting.taught(telling([]), given, poisons)] == [each.sha256 for each in made]
+    monkeypatch.setattr(detecting, "train_weights", never)
+    assert [each.sha256 for each in detecting.train_all(telling([]), given, poisons)] == [each.sha256 for each in made]
 
 
 class Mean:
@@ -195,9 +195,9 @@ def test_evading_keeps_scores_of_both_poisons_and_what_they_still_protect(kept, 
     again = network("again", 2)
     told = []
     monkeypatch.setattr(detecting, "craft_replies", grey)
-    monkeypatch.setattr(detecting, "first_taught", lambda *size: people(2, 2, 7))
-    monkeypatch.setattr(detecting, "taught_poisons", lambda run: {"a": people(2, 2, 8)})
-    monkeypatch.setattr(detecting, "learnt", lambda run, recipe, clean, poisons, start: told.append(poisons) or again)
+    monkeypatch.setattr(detecting, "first_trained_on", lambda *size: people(2, 2, 7))
+    monkeypatch.setattr(detecting, "training_poisons", lambda run: {"a": people(2, 2, 8)})
+    monkeypatch.setattr(detecting, "train_on", lambda run, recipe, clean, poisons, start: told.append(poisons) or again)
     folder, run = kept
     detecting.evading(run)
     assert [set(poisons) for poisons in told] == [{"a", "the reply"}]

@@ -17,10 +17,10 @@ def pictures():
     return Pictures(levels.expand(-1, 3, 16, 16).clone(), identities, tuple("abcde"))
 
 
-def test_everybody_is_taught_from_or_asked_about_and_nobody_both(pictures):
+def test_everybody_is_trained_on_or_asked_about_and_nobody_both(pictures):
     who = roles(pictures, 2, seed=1)
-    assert (len(who.asked), len(who.taught)) == (3, 2)
-    assert sorted(who.asked + who.taught) == [0, 1, 2, 3, 4]
+    assert (len(who.asked), len(who.trained_on)) == (3, 2)
+    assert sorted(who.asked + who.trained_on) == [0, 1, 2, 3, 4]
 
 
 def test_first_pictures_come_person_by_person_in_their_order(pictures):

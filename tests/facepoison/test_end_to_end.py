@@ -46,7 +46,7 @@ def test_a_user_who_looks_like_somebody_else_is_missed_and_nobody_before(crowd):
     assert outcome.protection.poisoned.probe.tolist() == [6, 7, 8, 0, 1, 2]
     assert outcome.clean_fit == 1
     assert (outcome.fit > 0.9).all()
-    assert (outcome.own_fit > 0.7).all()  # the poison was learnt, so the trainer sees nothing wrong
+    assert (outcome.own_fit > 0.7).all()  # the poison is fitted, so the trainer sees nothing wrong
     assert told == [(1, 3), (2, 3), (3, 3)]
     poisoned_far, clean_far = outcome.protection.poisoned.distance, outcome.protection.clean.distance
     torch.testing.assert_close(poisoned_far[3:], clean_far[3:])  # user 0: the same gallery and the same draws
@@ -106,8 +106,8 @@ def test_the_extractor_given_stays_as_it_is_and_its_copy_learns(crowd):
     assert not any(weight.requires_grad for weight in (*extractor.parameters(), *tuned.parameters()))
     assert not extractor.network.training
     assert not tuned.training
-    learnt = dict(tuned.extractor.named_parameters())
-    assert all(not torch.equal(weight, learnt[name]) for name, weight in extractor.named_parameters())
+    trained = dict(tuned.extractor.named_parameters())
+    assert all(not torch.equal(weight, trained[name]) for name, weight in extractor.named_parameters())
     for name, buffer in extractor.named_buffers():  # statistics of batch normalisation among them
         assert torch.equal(buffer, dict(tuned.extractor.named_buffers())[name])
     assert tuned.extractor.contract == extractor.contract

@@ -12,7 +12,6 @@ from facepoison.evaluation import (
     Rate,
     apart,
     area_of_people,
-    averaged,
     by_person,
     difference,
     median_of_people,
@@ -179,8 +178,6 @@ def test_rates_of_which_no_more_is_known_are_put_together_with_care():
     gap = apart(first, second)
     assert (gap.value, gap.n) == (pytest.approx(0.5), 10)
     assert (gap.low, gap.high) == pytest.approx((0.5 - (0.04 + 0.04) ** 0.5, 0.5 + (0.01 + 0.01) ** 0.5))
-    mean = averaged([first, second])
-    assert (mean.value, mean.n, mean.low, mean.high) == pytest.approx((0.55, 10, 0.4, 0.7))
 
 
 def test_an_area_counts_people():

@@ -34,7 +34,7 @@ def test_intervals_of_effects_hold_the_truth_as_often_as_they_say(kind):
     assert (np.mean(hits, axis=0) >= 0.94).all()
 
 
-def test_effects_are_differences_of_means_with_honest_intervals():
+def test_effects_are_differences_of_means_with_sound_intervals():
     runs = factorial.half_factorial(["a", "b", "c", "d"]) * 2
     rng = generator(0)
     hits = 0

@@ -224,8 +224,8 @@ def test_rows_of_detectors_hold_what_was_found_and_the_false_alarms():
 
 def test_rows_of_what_trainers_do_and_of_the_reply_are_in_the_order_of_their_tables():
     rate = Rate(0.5, 4, 8, 0.25, 0.75, Rate(0.0, 4, 8, 0.0, 0.5))
-    sifted = {"attack": "a", "policy": "drop", "leak": "nothing leaked", "protection": rate}
-    (row_of,) = cells.sifted_rows([sifted | {"paid": Estimate(0.01, 4, -0.5, 0.5)}], str.upper)
+    row = {"attack": "a", "policy": "drop", "leak": "nothing leaked", "protection": rate}
+    (row_of,) = cells.quarantine_rows([row | {"paid": Estimate(0.01, 4, -0.5, 0.5)}], str.upper)
     assert row_of[:3] == ("A", "drop", "nothing leaked")
     assert [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in row_of[3:]] == [
         "50 [25, 75]",

@@ -50,7 +50,7 @@ def judged(head, curve):
     return loss
 
 
-def learnt(**how):
+def train(**how):
     """Weights, curve and seconds of a training."""
     network, head, optimiser = begun()
     curve = Curve()
@@ -80,7 +80,7 @@ def test_every_group_has_its_share_of_the_rate_and_learns_with_it():
 
 @pytest.mark.parametrize("kills", [(1,), (STEPS - 1,), (3, 4, 9)])
 def test_a_killed_training_goes_on_to_the_same_weights_and_curve_and_does_no_step_twice(kills, tmp_path):
-    straight, curve, _ = learnt()
+    straight, curve, _ = train()
     said = []
 
     def report(line):
@@ -90,8 +90,8 @@ def test_a_killed_training_goes_on_to_the_same_weights_and_curve_and_does_no_ste
 
     for _ in kills:
         with pytest.raises(KeyboardInterrupt):
-            learnt(scratch=tmp_path, report=report, every=0.0)
-    weights, again, seconds = learnt(scratch=tmp_path, report=report, every=0.0)
+            train(scratch=tmp_path, report=report, every=0.0)
+    weights, again, seconds = train(scratch=tmp_path, report=report, every=0.0)
     assert all(torch.equal(a, b) for a, b in zip(straight, weights, strict=True))
     assert again == curve
     assert curve.step == list(range(1, STEPS + 1))
@@ -101,7 +101,7 @@ def test_a_killed_training_goes_on_to_the_same_weights_and_curve_and_does_no_ste
     assert [line for line in said if "goes on" in line] == [
         f"three weights: goes on from step {step} of {STEPS}" for step in kills
     ]
-    weights, again, _ = learnt(scratch=tmp_path, report=said.append, every=0.0)  # nothing was left to do
+    weights, again, _ = train(scratch=tmp_path, report=said.append, every=0.0)  # nothing was left to do
     assert all(torch.equal(a, b) for a, b in zip(straight, weights, strict=True))
     assert again == curve
     assert "goes on from step 12 of 12" in said[-1]

@@ -101,6 +101,13 @@ def test_equal_pictures_are_at_no_distance_and_have_a_gradient(weights):
     assert bool(gradient.isfinite().all())
 
 
+def test_pictures_that_pooling_leaves_nothing_of_are_refused_and_no_others(weights):
+    assert lpips.distance_to(torch.rand(1, 3, lpips._LEAST, 40), weights)(torch.rand(1, 3, lpips._LEAST, 40)) > 0
+    for height, width in ((lpips._LEAST - 1, 40), (40, lpips._LEAST - 1)):
+        with pytest.raises(InputError, match=rf"{height} x {width} px.*at least 31 px a side.*LOWKEY_MSE"):
+            lpips.distance_to(torch.rand(1, 3, height, width), weights)
+
+
 def test_the_packages_pickle_gives_our_weights_and_nothing_else_is_admitted(weights):
     read = lpips.unpickled(pickled(weights))
     assert read.keys() == weights.keys()

@@ -110,7 +110,7 @@ def test_a_curve_goes_through_what_each_threshold_flags_and_finds():
 
 
 class TestRatesComeOutOfScores:
-    """What a lesson computes from scores, beside the rows of rates that studies of real people keep."""
+    """What a chapter computes from scores, beside the rows of rates that studies of real people keep."""
 
     @pytest.fixture
     def scores(self):

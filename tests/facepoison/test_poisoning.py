@@ -77,7 +77,7 @@ def test_linear_recognisers_are_fitted_once_for_the_same_embeddings(monkeypatch,
         fitted.append(rest)
         return real(*rest)
 
-    counted.__module__ = real.__module__  # the key of what is kept names it
+    counted.__module__ = real.__module__  # the key of what is cached names it
     monkeypatch.setattr(game, "linear_rounds", counted)
     first, again = (game.play(data, posts, extractor, recogniser="linear") for _ in range(2))
     assert len(fitted) == 1

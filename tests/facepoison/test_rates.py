@@ -62,11 +62,11 @@ def test_rows_hold_what_lies_above_the_threshold_and_what_really_is_flagged(answ
 
 
 def test_a_table_holds_the_rows_of_one_detector_after_the_other(answer, people):
-    honest = Pictures(grey(5, 15, 41, 42), people, ("a", "b"))
+    non_poisoning = Pictures(grey(5, 15, 41, 42), people, ("a", "b"))
     posted = {name: Pictures(grey(*shades), people, ("a", "b")) for name, shades in ATTACKS.items()}
     who = dict.fromkeys(ATTACKS, people)
     one, other = (list(rates.rows_of(name, answer, who, people, [0.0])) for name in ("one", "other"))
-    assert rates.table_of({"one": answer, "other": answer}, posted, honest, [0.0]) == one + other
+    assert rates.table_of({"one": answer, "other": answer}, posted, non_poisoning, [0.0]) == one + other
 
 
 def test_accounts_are_judged_by_all_of_their_pictures(answer, people):
@@ -74,7 +74,7 @@ def test_accounts_are_judged_by_all_of_their_pictures(answer, people):
     low = replace(
         answer,
         thresholds={"untransformed": answer.thresholds["untransformed"] / 10},  # means are of scores cut at 10
-        honest={"untransformed": answer.honest["untransformed"] / 10},
+        non_poisoning={"untransformed": answer.non_poisoning["untransformed"] / 10},
         posted={"untransformed": {name: scores / 10 for name, scores in answer.posted["untransformed"].items()}},
     )
     rows = list(rates.accounts_of(low, who, people, people, 2, 0.0))
@@ -113,7 +113,7 @@ def test_one_threshold_is_set_on_clean_pictures_after_everything_or_after_one_tr
     both = replace(
         answer,
         thresholds=answer.thresholds | {"darker": answer.thresholds["untransformed"] - 8},
-        honest=answer.honest | {"darker": answer.honest["untransformed"] - 8},
+        non_poisoning=answer.non_poisoning | {"darker": answer.non_poisoning["untransformed"] - 8},
         posted=answer.posted
         | {"darker": {"faint": answer.posted["untransformed"]["faint"] - 8, "loud": torch.zeros(4)}},
     )

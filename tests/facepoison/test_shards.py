@@ -71,30 +71,30 @@ def test_equal_shards_are_computed_once_and_results_come_in_order(tmp_path, else
     pool, sent = elsewhere
     asked, told = numbers(tmp_path, 3, 1, 3, 2), []
     found = compute(asked, pool, told.append)
-    assert [int(kept.arrays["twice"]) for kept in found] == [6, 2, 6, 4]
+    assert [int(each.arrays["twice"]) for each in found] == [6, 2, 6, 4]
     assert sent == [asked[place].key for place in (0, 1, 3)]
     assert sorted(told) == [0, 1, 2, 3]
     assert done(tmp_path) == ["3", "1", "2"]
 
 
-def test_what_is_kept_is_sent_to_nobody_and_what_a_worker_kept_is_not_computed_again(tmp_path, elsewhere):
+def test_what_is_cached_is_sent_to_nobody_and_what_a_worker_cached_is_not_computed_again(tmp_path, elsewhere):
     pool, sent = elsewhere
     compute(numbers(tmp_path, 1))
     compute(numbers(tmp_path, 1, 2), pool)
     assert len(sent) == 1
     found = compute(numbers(tmp_path, 1, 2))  # the worker's result came into the own store
-    assert not any(kept.computed_now for kept in found)
+    assert not any(each.computed_now for each in found)
     for path in (tmp_path / "store").rglob("*.safetensors"):
         path.unlink()
-    assert [kept.computed_now for kept in compute(numbers(tmp_path, 1, 2), pool)] == [True, False]
+    assert [each.computed_now for each in compute(numbers(tmp_path, 1, 2), pool)] == [True, False]
     assert done(tmp_path) == ["1", "2", "1"]
 
 
-def test_an_error_in_a_shard_reaches_the_caller_and_what_is_done_is_kept(tmp_path, elsewhere):
+def test_an_error_in_a_shard_reaches_the_caller_and_what_is_done_is_cached(tmp_path, elsewhere):
     for pool in (None, elsewhere[0]):
         with pytest.raises(InputError, match="number -1: below nought"):
             compute(numbers(tmp_path, 1, -1, 2), pool)
-        assert store.stored("doubled", numbers(tmp_path, 1)[0].key)
+        assert store.find_cached("doubled", numbers(tmp_path, 1)[0].key)
 
 
 def test_a_worker_with_other_code_or_libraries_is_refused(tmp_path, elsewhere):

@@ -3,7 +3,7 @@ import torch
 
 from facepoison.errors import InputError
 from facepoison.pictures import Pictures
-from facepoison.pictures.splits import first_users, set_aside, split
+from facepoison.pictures.splits import first_users, hold_out, split
 
 
 def people(*counts, names=None):
@@ -80,14 +80,14 @@ def test_more_users_than_people_are_refused(n):
         first_users(people(2, 2, 2), n, seed=1)
 
 
-def test_people_set_aside_are_the_last_in_line_and_numbered_anew():
+def test_people_held_out_are_the_last_in_line_and_numbered_anew():
     pictures = people(*[3] * 10)
     pictures.pixels[:, 0, 0, 0] = torch.arange(30, dtype=torch.uint8)
-    rest, aside = set_aside(pictures, 0.2, seed=1)
-    assert (len(rest.names), len(aside.names)) == (8, 2)
-    assert set(rest.names) | set(aside.names) == set(pictures.names)
-    assert not set(rest.names) & set(aside.names)
-    for part in (rest, aside):
+    rest, others = hold_out(pictures, 0.2, seed=1)
+    assert (len(rest.names), len(others.names)) == (8, 2)
+    assert set(rest.names) | set(others.names) == set(pictures.names)
+    assert not set(rest.names) & set(others.names)
+    for part in (rest, others):
         for number, name in enumerate(part.names):
             mine = pictures.pixels[pictures.identities == pictures.names.index(name)]
             assert torch.equal(part.of(number).pixels, mine)
@@ -96,6 +96,6 @@ def test_people_set_aside_are_the_last_in_line_and_numbered_anew():
 
 
 @pytest.mark.parametrize(("n", "share"), [(3, 0.2), (10, 0.0), (10, 1.0)])
-def test_a_share_that_cannot_be_set_aside_is_refused(n, share):
+def test_a_share_that_cannot_be_held_out_is_refused(n, share):
     with pytest.raises(InputError, match="give at least 4"):
-        set_aside(people(*[3] * n), share, seed=1)
+        hold_out(people(*[3] * n), share, seed=1)

@@ -28,8 +28,8 @@ def counted(calls):
 
 def test_second_call_reads_what_the_first_computed():
     calls = []
-    first = store.remember("thing", counted(calls), seed=1)
-    second = store.remember("thing", counted(calls), seed=1)
+    first = store.cached("thing", counted(calls), seed=1)
+    second = store.cached("thing", counted(calls), seed=1)
     assert len(calls) == 1
     assert first.computed_now
     assert not second.computed_now
@@ -47,7 +47,7 @@ def test_every_part_enters_the_key():
         {"seed": 1, "x": tensor + 1},
         {"seed": 1, "x": tensor.view(4)},
     ):
-        store.remember("thing", counted(calls), **parts)
+        store.cached("thing", counted(calls), **parts)
     assert len(calls) == 5
 
 
@@ -69,16 +69,16 @@ def test_failure_leaves_nothing_behind(own_store):
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        store.remember("thing", fail)
+        store.cached("thing", fail)
     assert not list(own_store.rglob("*.safetensors"))
 
 
 def test_damaged_file_is_computed_again(own_store):
     calls = []
-    store.remember("thing", counted(calls))
+    store.cached("thing", counted(calls))
     (file,) = own_store.rglob("*.safetensors")
     file.write_bytes(b"cut off")
-    assert store.remember("thing", counted(calls)).computed_now
+    assert store.cached("thing", counted(calls)).computed_now
     assert len(calls) == 2
 
 
@@ -128,13 +128,13 @@ def inner():
     return {"x": torch.arange(3)}
 
 def compute():
-    store.remember("inner", inner)
+    store.cached("inner", inner)
     with notes.open("a") as file:
         file.write("computed\\n")
     time.sleep(float(sys.argv[2]))
     return {"x": torch.arange(3)}
 
-print(store.remember("thing", compute, by=()).computed_now, flush=True)
+print(store.cached("thing", compute, by=()).computed_now, flush=True)
 """
 
 
@@ -177,7 +177,7 @@ def test_what_a_killed_process_was_computing_can_be_computed(tmp_path):
 def test_another_result_is_not_waited_for(tmp_path):
     calls = []
     with store.held(tmp_path / "store" / "thing" / "other.safetensors"):
-        store.remember("thing", counted(calls))
+        store.cached("thing", counted(calls))
     assert calls
 
 
@@ -190,8 +190,8 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
 def test_what_was_asked_for_and_what_that_saved_is_noted(tmp_path, monkeypatch):
     log = tmp_path / "log"
     monkeypatch.setenv("FACEPOISON_STORE_LOG", str(log))
-    first = store.remember("thing", counted([]))
-    store.remember("thing", counted([]))
+    first = store.cached("thing", counted([]))
+    store.cached("thing", counted([]))
     (name, computed), (again, saved) = (line.split(" ") for line in log.read_text().splitlines())
     assert name == again
     assert name.startswith("thing/")

@@ -83,9 +83,9 @@ def test_where_nothing_is_flagged_it_is_the_plain_game(data, posts, accurate, ro
     plain = play(data, published, accurate)
     assert 0 < plain.clean.by_user.mean() < 0.7  # people are told apart, and not always
     for second in (None, robust):
-        sifted = quarantine(data, published, *none(data, published), accurate, second)
-        assert sifted.rate == plain.rate
-        for got, expected in ((sifted.poisoned, plain.poisoned), (sifted.clean, plain.clean)):
+        outcome = quarantine(data, published, *none(data, published), accurate, second)
+        assert outcome.rate == plain.rate
+        for got, expected in ((outcome.poisoned, plain.poisoned), (outcome.clean, plain.clean)):
             for field in ("user", "probe", "true", "predicted"):
                 assert torch.equal(getattr(got, field), getattr(expected, field))
 
@@ -95,31 +95,31 @@ def test_distances_are_counted_in_those_between_clean_pictures_of_one_person(dat
     places = data.probes.tolist()
     own = [torch.cdist(seen[place][None], seen[data.gallery_of(int(who[place]))]).min() for place in places]
     unit = float(torch.stack(own).median())
-    plain, sifted = play(data, posts, accurate), quarantine(data, posts, *none(data, posts), accurate)
-    torch.testing.assert_close(sifted.clean.distance * unit, plain.clean.distance, atol=1e-3, rtol=0)
-    torch.testing.assert_close(sifted.poisoned.distance * unit, plain.poisoned.distance, atol=1e-3, rtol=0)
+    plain, outcome = play(data, posts, accurate), quarantine(data, posts, *none(data, posts), accurate)
+    torch.testing.assert_close(outcome.clean.distance * unit, plain.clean.distance, atol=1e-3, rtol=0)
+    torch.testing.assert_close(outcome.poisoned.distance * unit, plain.poisoned.distance, atol=1e-3, rtol=0)
 
 
-def test_pictures_set_aside_for_the_same_extractor_change_nothing(data, posts, accurate):
+def test_pictures_quarantined_for_the_same_extractor_change_nothing(data, posts, accurate):
     plain, stream = play(data, posts, accurate), generator(2)
     for share in (0.2, 0.5, 1.0):
         flags = [torch.rand(len(flag), generator=stream) < share for flag in none(data, posts)]
-        sifted = quarantine(data, posts, *flags, accurate, accurate)
-        assert torch.equal(sifted.poisoned.predicted, plain.poisoned.predicted)
-        assert torch.equal(sifted.clean.predicted, plain.clean.predicted)
+        outcome = quarantine(data, posts, *flags, accurate, accurate)
+        assert torch.equal(outcome.poisoned.predicted, plain.poisoned.predicted)
+        assert torch.equal(outcome.clean.predicted, plain.clean.predicted)
 
 
 def test_who_loses_all_pictures_is_never_recognised(data, accurate):
-    honest = data.to_publish(data.users)
-    plain = play(data, honest, accurate)
+    clean = data.to_publish(data.users)
+    plain = play(data, clean, accurate)
     for place, user in enumerate(data.users):
-        flagged, flagged_posts = none(data, honest)
-        sifted = quarantine(data, honest, flagged, flagged_posts | of(honest, user), accurate)
+        flagged, flagged_posts = none(data, clean)
+        outcome = quarantine(data, clean, flagged, flagged_posts | of(clean, user), accurate)
         expected = plain.poisoned.by_user.clone()
         expected[place] = 1
         assert plain.poisoned.by_user[place] < 1
-        assert torch.equal(sifted.poisoned.by_user, expected)
-        assert torch.equal(sifted.clean.wrong, plain.clean.wrong)
+        assert torch.equal(outcome.poisoned.by_user, expected)
+        assert torch.equal(outcome.clean.wrong, plain.clean.wrong)
 
 
 def test_what_other_users_publish_is_not_met_in_a_round(data, posts, accurate):
@@ -129,20 +129,20 @@ def test_what_other_users_publish_is_not_met_in_a_round(data, posts, accurate):
     others = replace(posts, pixels=pixels)
     flagged, flagged_posts = none(data, posts)
     for flags in (flagged_posts, of(posts, first)):
-        sifted = quarantine(data, others, flagged, flags, accurate)
-        assert sifted.poisoned.by_user[0] == play(data, others, accurate).poisoned.by_user[0] == 1
+        outcome = quarantine(data, others, flagged, flags, accurate)
+        assert outcome.poisoned.by_user[0] == play(data, others, accurate).poisoned.by_user[0] == 1
 
 
-def test_an_extractor_that_sees_through_recognises_what_is_set_aside(data, posts, accurate, robust):
+def test_an_extractor_that_sees_through_recognises_what_is_quarantined(data, posts, accurate, robust):
     flagged, flagged_posts = none(data, posts)
     assert play(data, posts, accurate).rate.value == 1
     assert quarantine(data, posts, flagged, ~flagged_posts, accurate).rate.value == 1
-    aside = quarantine(data, posts, flagged, ~flagged_posts, accurate, robust)
-    assert aside.rate.value < 0.6
-    assert torch.equal(aside.clean.wrong, play(data, posts, accurate).clean.wrong)
+    apart = quarantine(data, posts, flagged, ~flagged_posts, accurate, robust)
+    assert apart.rate.value < 0.6
+    assert torch.equal(apart.clean.wrong, play(data, posts, accurate).clean.wrong)
     first = data.users[0]
     alone = quarantine(data, posts, flagged, of(posts, first), accurate, robust)
-    assert alone.poisoned.by_user[0] == aside.poisoned.by_user[0] < 1
+    assert alone.poisoned.by_user[0] == apart.poisoned.by_user[0] < 1
     assert (alone.poisoned.by_user[1:] == 1).all()
 
 
@@ -157,7 +157,7 @@ def test_one_leaked_clean_picture_that_passes_is_enough_to_be_found(data, posts,
     assert quarantine(data, one, flagged, flagged_posts, accurate).rate.value < 1
 
 
-def test_honest_people_pay_for_pictures_flagged_by_mistake(data, posts, accurate, robust):
+def test_non_poisoning_people_pay_for_pictures_flagged_by_mistake(data, posts, accurate, robust):
     flagged, flagged_posts = none(data, posts)
     user = data.users[1]
     flagged[data.gallery_of(user)] = True
@@ -169,8 +169,8 @@ def test_honest_people_pay_for_pictures_flagged_by_mistake(data, posts, accurate
     assert torch.equal(dropped.clean.by_user, expected)
     assert dropped.rate.clean_error.value == pytest.approx(float(expected.mean()))
     assert torch.equal(dropped.poisoned.wrong, plain.poisoned.wrong)  # in their own round users are poisoned anyway
-    aside = quarantine(data, posts, flagged, flagged_posts, accurate, robust)
-    assert aside.clean.by_user[1] < 1
+    apart = quarantine(data, posts, flagged, flagged_posts, accurate, robust)
+    assert apart.clean.by_user[1] < 1
 
 
 def test_somebody_whose_pictures_are_dropped_is_mistaken_for_nobody(data, posts, accurate):
@@ -178,8 +178,8 @@ def test_somebody_whose_pictures_are_dropped_is_mistaken_for_nobody(data, posts,
     taken_for = int(play(data, posts, accurate).poisoned.predicted[0, 0])
     assert taken_for != data.users[0]
     flagged[data.gallery_of(taken_for)] = True
-    sifted = quarantine(data, posts, flagged, flagged_posts, accurate)
-    assert not bool((sifted.poisoned.predicted[sifted.poisoned.user != taken_for] == taken_for).any())
+    outcome = quarantine(data, posts, flagged, flagged_posts, accurate)
+    assert not bool((outcome.poisoned.predicted[outcome.poisoned.user != taken_for] == taken_for).any())
 
 
 def test_probes_are_asked_whether_or_not_they_look_poisoned(data, posts, accurate):

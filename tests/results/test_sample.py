@@ -108,10 +108,10 @@ def test_todays_end_to_end_round_is_as_shipped(data, networks, tmp_path, monkeyp
     name = "clean" if who is None else who
     there = {what: kept.arrays[f"{name}-{what}"] for what in here}
     tipped = (here["distance"].argmin(dim=1) != there["distance"].argmin(dim=1)).double().mean()
-    learnt = (here["gallery"] == there["gallery"]).double().mean()
-    print(f"\n{attack}, training {training}, {name}: {tipped:.0%} of probes and {1 - learnt:.1%} of gallery differ")
+    fitted = (here["gallery"] == there["gallery"]).double().mean()
+    print(f"\n{attack}, training {training}, {name}: {tipped:.0%} of probes and {1 - fitted:.1%} of gallery differ")
     assert tipped < 0.4  # trainings part a little on machines that round otherwise: two probes of six
-    assert learnt > 0.97
+    assert fitted > 0.97
 
 
 @pytest.mark.parametrize("attack", SETTING.protocol["crowd"]["attacks"])

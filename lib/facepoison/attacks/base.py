@@ -14,7 +14,7 @@ from facepoison.attacks.similarity import WINDOW
 from facepoison.device import batches, generator
 from facepoison.errors import InputError
 from facepoison.extractors import Drawing, Extractor, normalise
-from facepoison.pictures import Pictures, to_float, to_uint8
+from facepoison.pictures import Pictures, check_pictures, to_float, to_uint8
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the number of pictures done and of all."""
@@ -65,12 +65,7 @@ def check_pixels(pixels: Tensor) -> None:
     Raises:
         InputError: not uint8 RGB (N, 3, H, W), empty, or too small to measure structural similarity on.
     """
-    if pixels.dtype != torch.uint8:
-        raise InputError(f"pictures: {pixels.dtype} given; poisons take uint8 levels 0 to 255 (pictures.to_uint8)")
-    if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
-        raise InputError(f"pictures: shape {tuple(pixels.shape)}; give at least one as (N, 3, H, W)")
-    if min(pixels.shape[-2:]) < WINDOW:
-        raise InputError(f"pictures: {tuple(pixels.shape[-2:])} px is too small; give at least {WINDOW} px a side")
+    check_pictures(pixels, least=WINDOW)
     if int(pixels.max()) <= 1:
         warnings.warn("pictures: no level above 1 of 255; were pictures in [0, 1] cast to uint8?", stacklevel=3)
 

@@ -169,7 +169,7 @@ def lowkey(
     that LowKey does not look for. On photographs the same weight gives 29.0 dB and 0.82.
 
     Args:
-        pixels: uint8 RGB (N, 3, H, W), at least 11 px a side.
+        pixels: uint8 RGB (N, 3, H, W), at least 11 px a side, 31 for LPIPS.
         surrogates: The user's extractors, all on one device, where the work is done.
         preset: The setting; name it wherever a result is shown.
         seed: For the start; a picture's poison depends on it and on the picture, not on its company in the call (but

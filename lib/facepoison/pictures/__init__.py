@@ -64,6 +64,24 @@ class Pictures:
         return self.take(self.identities == identity)
 
 
+def check_pictures(pixels: Tensor, what: str = "pictures", least: int = 1) -> None:
+    """Refuse what is no batch of pictures.
+
+    Args:
+        pixels: What was given.
+        what: What to call it.
+        least: Pixels that a side must have.
+
+    Raises:
+        InputError: not uint8 RGB (N, 3, H, W), none at all, or too small.
+    """
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
+        got = f"{pixels.dtype} {tuple(pixels.shape)}"
+        raise InputError(f"{what}: {got}; give at least one as uint8 (N, 3, H, W), levels 0 to 255 (to_uint8)")
+    if min(pixels.shape[-2:]) < least:
+        raise InputError(f"{what}: {tuple(pixels.shape[-2:])} px is too small; give at least {least} px a side")
+
+
 def to_float(pixels: Tensor) -> Tensor:
     """uint8 pictures 0 to 255 as float32 in [0, 1]."""
     return pixels.to(torch.float32) / 255

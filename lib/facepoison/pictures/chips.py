@@ -20,7 +20,7 @@ from facepoison.errors import InputError
 from facepoison.pictures.align import TEMPLATE, find_faces, middlemost, similarity, warp
 from facepoison.pictures.folders import Report, list_files, open_picture
 from facepoison.pictures.geometry import CHIP, lay
-from facepoison.store import Arrays, remember
+from facepoison.store import Arrays, cached
 
 # of dlib's mean shape: the middles of the six points of each eye, the tip of the nose, the corners of the mouth
 _SHAPE = torch.tensor(
@@ -65,15 +65,15 @@ def read_chips(root: Path, report: Report, device: str = "auto") -> tuple[Tensor
         InputError: the folder is not as it was.
     """
     left_out = {one.path for one in report.skipped}
-    kept: list[Arrays] = []
+    found: list[Arrays] = []
     for _, path in list_files(root):
         if path not in left_out:
             data = path.read_bytes()
             sha256 = hashlib.sha256(data).hexdigest()
-            kept.append(remember("chip", partial(_cut, data, device), by=[_cut], sha256=sha256).arrays)
-    if len(kept) != report.used or any(not len(one["chip"]) for one in kept):
+            found.append(cached("chip", partial(_cut, data, device), by=[_cut], sha256=sha256).arrays)
+    if len(found) != report.used or any(not len(one["chip"]) for one in found):
         raise InputError(f"{root}: is not as it was when it was read: read it again")
-    return torch.stack([one["chip"] for one in kept]), torch.stack([one["matrix"] for one in kept])
+    return torch.stack([one["chip"] for one in found]), torch.stack([one["matrix"] for one in found])
 
 
 def _cut(data: bytes, device: str) -> Arrays:

@@ -19,7 +19,7 @@ from torch import Tensor
 from facepoison.errors import InputError
 from facepoison.pictures import Pictures
 from facepoison.pictures.align import align
-from facepoison.store import Arrays, remember
+from facepoison.store import Arrays, cached
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -133,10 +133,10 @@ def _aligned(path: Path, device: str) -> tuple[Tensor, int]:
         face, n = align(open_picture(data), device)
         return {"face": torch.zeros(0, dtype=torch.uint8) if face is None else face, "faces": torch.tensor(n)}
 
-    kept = remember("aligned", compute, sha256=hashlib.sha256(data).hexdigest()).arrays
-    if not int(kept["faces"]):
+    found = cached("aligned", compute, sha256=hashlib.sha256(data).hexdigest()).arrays
+    if not int(found["faces"]):
         raise _UnusableError("no face found")
-    return kept["face"], int(kept["faces"])
+    return found["face"], int(found["faces"])
 
 
 def read_folder(

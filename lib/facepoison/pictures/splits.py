@@ -1,4 +1,4 @@
-"""Who poisons, and which pictures teach the recogniser and which question it."""
+"""Who poisons, and which pictures are the gallery and which the probes."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ def first_users(pictures: Pictures, n: int, seed: int) -> tuple[int, ...]:
     return tuple(order[:n])
 
 
-def set_aside(pictures: Pictures, share: float, seed: int) -> tuple[Pictures, Pictures]:
+def hold_out(pictures: Pictures, share: float, seed: int) -> tuple[Pictures, Pictures]:
     """Part the last identities of the order that ``first_users`` counts from; at least two stay on either side.
 
     Args:
         pictures: At least four identities.
-        share: Share of the identities to set aside, between 0 and 1, rounded.
+        share: Share of the identities to hold out, between 0 and 1, rounded.
         seed: Of the order.
 
     Returns:
-        The rest and those set aside, each with identities numbered anew in the order of their old numbers.
+        The rest and those held out, each with identities numbered anew in the order of their old numbers.
 
     Raises:
         InputError: the share is not between 0 and 1, or there are fewer than four identities.
@@ -82,7 +82,7 @@ def set_aside(pictures: Pictures, share: float, seed: int) -> tuple[Pictures, Pi
     order = _order(pictures, seed)
     if not 0 < share < 1 or len(order) < 4:
         raise InputError(
-            f"pictures of {len(order)} identities, share {share} to set aside: give at least 4, and a share"
+            f"pictures of {len(order)} identities, share {share} to hold out: give at least 4, and a share"
         )
     parted = min(max(round(share * len(order)), 2), len(order) - 2)
     return _only(pictures, sorted(order[:-parted])), _only(pictures, sorted(order[-parted:]))

@@ -1,4 +1,4 @@
-"""What honest pictures go through before anybody scrapes them: files, sizes, noise, filters, screenshots."""
+"""What clean pictures go through before anybody scrapes them: files, sizes, noise, filters, screenshots."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def transform(pixels: Tensor, transformation: str) -> Tensor:
 def transform_at_random(pixels: Tensor, share: float, stream: torch.Generator) -> Tensor:
     """Pictures of which a share went through something, each group of them with amounts of its own.
 
-    What detectors are taught with. The amounts are drawn, so that those of ``TRANSFORMATIONS`` are met by chance only;
+    What detectors are trained on. The amounts are drawn, so that those of ``TRANSFORMATIONS`` are met by chance only;
     some are resized and then saved as JPEG.
 
     Args:

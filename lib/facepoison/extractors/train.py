@@ -258,7 +258,7 @@ def train(
         InputError: the device is not there, or a file cannot be written.
     """
     where = pick_device(device)
-    code = fingerprint.of_modules("facepoison.extractors.training")  # as it is now, not as it may be in an hour
+    code = fingerprint.of_modules("facepoison.extractors.train")  # as it is now, not as it may be in an hour
     stands_at = fingerprint.commit()
     pixels, rendering = training_pictures(recipe, scratch, device, report)
     own, unseen = pixels[: recipe.identities], pixels[recipe.identities :]

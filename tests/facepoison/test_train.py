@@ -14,7 +14,7 @@ from torch import nn
 import fingerprint
 from facepoison.device import generator
 from facepoison.errors import InputError
-from facepoison.extractors import training
+from facepoison.extractors import train as module
 from facepoison.extractors.losses import (
     adaface_quality,
     contrastive_loss,
@@ -25,7 +25,7 @@ from facepoison.extractors.losses import (
     turned_logits,
 )
 from facepoison.extractors.recipes import PAIRING, RECIPES, Augmentation, Loss, Recipe, find_recipe
-from facepoison.extractors.training import arrange, augment, rank_1, schedule, train_network
+from facepoison.extractors.train import arrange, augment, rank_1, schedule, train_network
 
 TINY = Recipe("tiny", "tiny", 6, 8, 3, "cosface", scale=10.0, margin=0.1, held_out=4, batch=12, warm_up=2)
 
@@ -38,7 +38,7 @@ def tiny_network():
 
 @pytest.fixture(autouse=True)
 def _tiny_architecture(monkeypatch):
-    monkeypatch.setitem(training.ARCHITECTURES, "tiny", tiny_network)
+    monkeypatch.setitem(module.ARCHITECTURES, "tiny", tiny_network)
 
 
 def blobs(people=10, each=8):
@@ -265,16 +265,16 @@ def test_the_margin_grows_and_augmentation_comes_to_rest():
 def test_fit_learns_to_tell_people_apart(tmp_path, loss):
     pixels = blobs()
     recipe = replace(TINY, epochs=12, loss=loss, together=2 if loss in PAIRING else 1)
-    untrained = rank_1(training.snapshot(tiny_network(), "untrained"), pixels[6:])
+    untrained = rank_1(module.snapshot(tiny_network(), "untrained"), pixels[6:])
     network, *_ = train_network(recipe, pixels[:6], tmp_path, torch.device("cpu"), lambda line: None)
-    assert rank_1(training.snapshot(network, "tiny"), pixels[6:]) >= max(0.9, untrained)
-    assert rank_1(training.snapshot(network, "tiny"), pixels[:6, torch.randperm(8)]) > 0.9
+    assert rank_1(module.snapshot(network, "tiny"), pixels[6:]) >= max(0.9, untrained)
+    assert rank_1(module.snapshot(network, "tiny"), pixels[:6, torch.randperm(8)]) > 0.9
 
 
 def test_rank_1_is_chance_when_labels_mean_nothing():
     pixels = blobs(people=10, each=10)
     mixed = pixels.flatten(0, 1)[torch.randperm(100, generator=generator(3))].view_as(pixels)
-    assert rank_1(training.snapshot(tiny_network(), "tiny"), mixed) < 0.5
+    assert rank_1(module.snapshot(tiny_network(), "tiny"), mixed) < 0.5
 
 
 @pytest.mark.parametrize("loss", get_args(Loss))
@@ -306,8 +306,8 @@ def measured(extractor):
 
 
 def test_train_writes_weights_card_and_resumable_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_SHARD", 4)
-    card = training.train(TINY, tmp_path / "weights", tmp_path / "scratch", measured, "cpu", lambda line: None)
+    monkeypatch.setattr(module, "_SHARD", 4)
+    card = module.train(TINY, tmp_path / "weights", tmp_path / "scratch", measured, "cpu", lambda line: None)
     path = tmp_path / "weights" / "tiny.safetensors"
     assert card["sha256"] == fingerprint.of_file(path)
     assert card == json.loads(path.with_suffix(".json").read_text())
@@ -320,18 +320,18 @@ def test_train_writes_weights_card_and_resumable_pictures(tmp_path, monkeypatch)
     assert len(shards) == 3
     kept = [shard.stat().st_mtime_ns for shard in shards]
     shards[1].unlink()
-    again, _ = training.training_pictures(TINY, shards[0].parent, "cpu", lambda line: None)
+    again, _ = module.training_pictures(TINY, shards[0].parent, "cpu", lambda line: None)
     assert again.shape == (10, 8, 3, 64, 64)
     renewed = [shard.stat().st_mtime_ns for shard in shards]
     assert [a == b for a, b in zip(kept, renewed, strict=True)] == [True, False, True]
-    assert card["pictures_sha256"] == training.hashlib.sha256(again.numpy().tobytes()).hexdigest()
+    assert card["pictures_sha256"] == module.hashlib.sha256(again.numpy().tobytes()).hexdigest()
 
 
 def test_another_seed_draws_other_people_and_has_files_of_its_own(tmp_path):
     cards = {}
     for seed in (0, 3):
         recipe = replace(TINY, seed=seed, epochs=1)
-        cards[seed] = training.train(recipe, tmp_path, tmp_path / "scratch", measured, "cpu", lambda line: None)
+        cards[seed] = module.train(recipe, tmp_path, tmp_path / "scratch", measured, "cpu", lambda line: None)
     assert cards[3]["command"] == "python -m facepoison train tiny --seed 3"
     assert cards[3]["sha256"] == fingerprint.of_file(tmp_path / "tiny-seed3.safetensors")
     assert cards[3]["pictures_sha256"] != cards[0]["pictures_sha256"]
@@ -346,7 +346,7 @@ def test_every_recipe_has_identities_of_its_own():
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_recipes_are_of_known_networks_and_batches_come_out_even(recipe):
-    assert recipe.architecture in training.ARCHITECTURES
+    assert recipe.architecture in module.ARCHITECTURES
     assert recipe.per_person % recipe.together == 0
     assert recipe.batch % recipe.together == 0
     assert (recipe.together > 1) == (recipe.loss in PAIRING)

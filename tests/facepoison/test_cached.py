@@ -1,4 +1,4 @@
-"""What is kept is never stale: whatever takes part in a result is in the key that it is kept under.
+"""What is cached is never stale: whatever takes part in a result is in the key that it is cached under.
 
 Each result is made once on tiny inputs while the interpreter notes which files of the library run. In a copy of the
 library a constant is then edited in each of these: the key must change. Docstrings and annotations must not change it.
@@ -28,7 +28,7 @@ from facepoison.extractors import Preprocessing
 from facepoison.extractors.catalog import find_entry, of_weights_file
 from facepoison.extractors.onnx_files import load_onnx
 from facepoison.extractors.recipes import RECIPES
-from facepoison.extractors.training import train_network, training_pictures
+from facepoison.extractors.train import train_network, training_pictures
 from facepoison.fine_tuning import EndToEnd
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import read_folder
@@ -62,7 +62,7 @@ def read_photographs(folder):
 
 def fit_linear(_):
     rows = torch.nn.functional.normalize(torch.rand(12, 8), dim=1)
-    game._linear_kept(rows, torch.arange(4).repeat_interleave(3), [rows[:2]], {0: rows[9:]})
+    game._cached_linear(rows, torch.arange(4).repeat_interleave(3), [rows[:2]], {0: rows[9:]})
 
 
 def train_rounds(_):
@@ -80,7 +80,7 @@ def train(folder, **changes):
     train_network(replace(recipe, **changes), pixels, folder, torch.device("cpu"), lambda line: None)
 
 
-def teach(folder, poisons=None, seed=1, start=None):
+def train_detector(folder, poisons=None, seed=1, start=None):
     poisons = poisons or {"a": tiny_pictures(4, seed=1)}
     detect.train_detector(tiny_pictures(8), poisons, QUICK, seed=seed, start=start, scratch=folder)
 
@@ -101,16 +101,16 @@ RESULTS = {
     "robust, resumed": adversarial_fine_tuning,
     "end to end": train_rounds,
     "detector": lambda _: detect.trained(tiny_pictures(8), {"a": tiny_pictures(4, seed=1)}, QUICK, seed=1),
-    "detector, resumed": teach,
+    "detector, resumed": train_detector,
     "scores": lambda _: detecting.scored(detect.Detector(True, "tiny", "tiny"))(tiny_pictures(2)),
-    "statistics": lambda _: baselines.kept_statistics(tiny_pictures(2)),
+    "statistics": lambda _: baselines.cached_statistics(tiny_pictures(2)),
     "evading": lambda _: detecting.evading_shard(
         tiny_pictures(2, 32),
         [tiny_extractor()],
         detect.Detector(True, "tiny", "tiny"),
         {"weight": 1.0, "margin": 1.0},
         1,
-    ).remembered(),
+    ).cached(),
     "extractor, resumed": train,
     "pictures, resumed": lambda folder: training_pictures(
         replace(RECIPES["deepid_2014"], identities=1, per_person=1, held_out=0), folder, "cpu", lambda line: None
@@ -119,7 +119,7 @@ RESULTS = {
 
 
 class Watch:
-    """Notes the modules in the key of what is kept, and the files of the library that then run to make it."""
+    """Notes the modules in the key of what is cached, and the files of the library that then run to make it."""
 
     def __init__(self):
         self.modules, self.files = (), set()
@@ -129,8 +129,8 @@ class Watch:
         if event == "call" and frame.f_code.co_name != "<lambda>" and file.is_relative_to(fingerprint.LIB):
             self.files.add(str(file.relative_to(fingerprint.LIB)))
 
-    def remember(self, real):
-        def remember(name, compute, **how):
+    def cached(self, real):
+        def cached(name, compute, **how):
             def seen():
                 sys.setprofile(self.see)
                 try:
@@ -140,7 +140,7 @@ class Watch:
 
             return real(name, seen, **({"by": (compute,)} | how))
 
-        return remember
+        return cached
 
     def resumable(self, real):
         def resumable(*rest, **how):
@@ -161,7 +161,7 @@ class Watch:
 @pytest.fixture
 def watch(monkeypatch):
     watch = Watch()
-    names = ("remember", "resumable", "taking_part")
+    names = ("cached", "resumable", "taking_part")
     doubles = {getattr(store, name): getattr(watch, name)(getattr(store, name)) for name in names}
     for module in [module for name, module in sys.modules.items() if name.startswith("facepoison")]:
         for name in names:
@@ -213,9 +213,9 @@ def own_store(tmp_path, monkeypatch):
     monkeypatch.setenv("FACEPOISON_STORE", str(tmp_path / "store"))
 
 
-def test_what_keeps_results_is_in_the_key_of_none():
+def test_what_caches_results_is_in_the_key_of_none():
     modules = store.taking_part([end_to_end.load_extractor, lowkey], {})
-    files = fingerprint.closure(modules, without=store.KEEPING)
+    files = fingerprint.closure(modules, without=store.CACHING)
     assert not {Path(module.__file__) for module in (fingerprint, store)} & files
     assert {Path(module.__file__) for module in (fingerprint, store)} <= fingerprint.closure(modules)
 
@@ -227,7 +227,7 @@ def test_an_edit_of_what_takes_part_computes_anew_and_one_of_words_does_not(name
     assert watch.files - AROUND
 
     def now():
-        return fingerprint.of_modules.__wrapped__(*watch.modules, lib=library, without=store.KEEPING)
+        return fingerprint.of_modules.__wrapped__(*watch.modules, lib=library, without=store.CACHING)
 
     before = now()
     for file in sorted(watch.files - AROUND):
@@ -261,7 +261,10 @@ def files_of(folder):
     ("run", "others"),
     [
         (adversarial_fine_tuning, [{"draws": 16}, {"poisons": {"a": people()}}]),
-        (teach, [{"seed": 2}, {"poisons": {"a": tiny_pictures(5)}}, {"start": detect.Detector(True, "a", "b")}]),
+        (
+            train_detector,
+            [{"seed": 2}, {"poisons": {"a": tiny_pictures(5)}}, {"start": detect.Detector(True, "a", "b")}],
+        ),
         (train, [{"epochs": 2}, {"seed": 1}, {"rate": 2e-3}]),
     ],
     ids=["robust training", "detector", "extractor"],
