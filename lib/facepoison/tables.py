@@ -13,29 +13,6 @@ from facepoison.intervals import of_two
 
 Row = Mapping[str, Any]
 
-ARMS = {
-    "none": "not trained",
-    "control": "clean pictures (control)",
-    "fawkes_v1_high": "Fawkes v1.0 high",
-    "lowkey": "LowKey",
-    "lowkey_mse": "LowKey (MSE)",
-    "both": "both attacks",
-}
-"""What the arms of studies of the adaptive trainer were trained on."""
-
-WAYS = {
-    "accurate": "no answer to poison",
-    "robust_control": "trained further on clean pictures (control)",
-    "robust_fawkes_v1_high": "trained on Fawkes v1.0 high",
-    "robust_lowkey_mse": "trained on LowKey (MSE)",
-    "robust_both": "trained on both attacks",
-    "top two": "Top-2: no answer to poison, and trained on both",
-    "fall back": "trained on both where the nearest picture is far",
-    "drop": "flagged pictures dropped",
-    "set aside": "flagged pictures set aside for the one trained on both",
-}
-"""What a trainer does in the study ``costs``."""
-
 REPLY = {
     "lowkey": "LowKey",
     "lowkey that evades": "LowKey that evades",
@@ -45,14 +22,9 @@ REPLY = {
 """What users post in the study ``evading``."""
 
 
-def agrees(row: Row, **how: object) -> bool:
-    """Whether a row's columns are what is asked."""
-    return all(row[column] == value for column, value in how.items())
-
-
 def where(rows: Iterable[Row], **how: object) -> list[Row]:
     """The rows whose columns are what is asked."""
-    return [row for row in rows if agrees(row, **how)]
+    return [row for row in rows if all(row[column] == value for column, value in how.items())]
 
 
 def only(rows: Iterable[Row], **how: object) -> Row:
@@ -65,43 +37,6 @@ def only(rows: Iterable[Row], **how: object) -> Row:
     if len(found) != 1:
         raise ValueError(f"{len(found)} rows with {how}: ask for what only one has")
     return found[0]
-
-
-def series(rows: Iterable[Row], attacks: Iterable[str], along: str, **how: object) -> dict[str, dict[Any, Rate]]:
-    """Protection by attack and by what is varied, in ascending order, all else being fixed.
-
-    Args:
-        rows: Of a study.
-        attacks: The attacks wanted.
-        along: What is varied: a column.
-        how: What the other columns must be.
-    """
-    some = sorted((row for row in rows if agrees(row, **how)), key=lambda row: row[along])
-    return {attack: {row[along]: row["protection"] for row in some if row["attack"] == attack} for attack in attacks}
-
-
-def whole(rows: Iterable[Row], asked: Mapping[str, Any]) -> list[Row]:
-    """Of the study ``adaptive``: the untrained extractor, and every arm's first training on all that it is given."""
-    full = {"people": max(asked["curve_people"]), "draws": max(asked["curve_draws"]), "seed": asked["seeds"][0]}
-    return [row for row in rows if row["arm"] == "none" or agrees(row, **full, precision="bfloat16")]
-
-
-def by_training(rows: Iterable[Row], asked: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, dict[str, Rate]]:
-    """Of the study ``adaptive``: protection by training and attack, from none to the longest on the most poisons.
-
-    Trainings with both attacks are shown, and the control; others' seeds and precisions are left out. Attacks are
-    called by their ``names``.
-    """
-    chosen: dict[str, tuple[tuple[int, ...], dict[str, Rate]]] = {}
-    for row in rows:
-        if row["arm"] not in ("none", "control", "both"):
-            continue
-        if not agrees(row, seed=asked["seeds"][0], precision="bfloat16"):
-            continue
-        n = row["people"] * asked["pictures"] * len(asked["attacks"]) if row["arm"] == "both" else 0
-        name = f"{f'{n:,} poisons' if n else 'no poison'}, {row['draws']:,} draws" if row["draws"] else ARMS["none"]
-        chosen.setdefault(name, ((row["draws"] > 0, n, row["draws"]), {}))[1][names[row["attack"]]] = row["protection"]
-    return {name: rates for name, (_, rates) in sorted(chosen.items(), key=lambda item: item[1][0])}
 
 
 def crossed(rows: Iterable[Row], first: str, second: str) -> tuple[dict[str, dict[str, Row]], Sequence[str]]:

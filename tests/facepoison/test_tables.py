@@ -1,68 +1,14 @@
 import numpy as np
 import pytest
 
-from facepoison import protocol, tables
+from facepoison import tables
 from facepoison.errors import InputError
 from facepoison.evaluation import Rate
 from facepoison.intervals import share_interval
-from studies import adapting
 
 
 def of(value):
     return Rate(value, 4, 8, 0.0, 1.0)
-
-
-ASKED = {
-    "arms": ["control", "a", "both"],
-    "attacks": ["a", "b"],
-    "pictures": 8,
-    "people": 40,
-    "curve_people": [10, 40],
-    "curve_draws": [100, 1000],
-    "seeds": [3, 4],
-    "float32_draws": 100,
-}
-
-
-def adaptive_rows():
-    none = {"arm": "none", "people": 0, "draws": 0, "seed": 3, "precision": "bfloat16"}
-    hows = [none, *adapting.trainings(ASKED)]
-    return [
-        how | {"attack": name, "protection": of(n / 100)} for n, how in enumerate(hows) for name in ASKED["attacks"]
-    ]
-
-
-def test_the_whole_trainings_are_the_untrained_one_and_one_of_each_arm():
-    rows = tables.whole(adaptive_rows(), ASKED)
-    assert [row["arm"] for row in rows[::2]] == ["none", "control", "a", "both"]
-    assert {row["seed"] for row in rows} == {3}
-
-
-def test_a_series_varies_one_column_and_keeps_the_others():
-    rows = adaptive_rows()
-    usual = {"arm": "both", "seed": 3, "precision": "bfloat16"}
-    more = tables.series(rows, ["b"], "people", **usual, draws=1000)
-    assert list(more["b"]) == [10, 40]
-    assert more["b"][10] == next(r["protection"] for r in rows if tables.agrees(r, people=10, attack="b"))
-    precise = tables.series(rows, ["a"], "precision", arm="both", draws=100)["a"]
-    assert list(precise) == ["bfloat16", "float32"]
-
-
-def test_trainings_are_named_and_ordered_by_what_they_took():
-    steps = tables.by_training(adaptive_rows(), ASKED, {"a": "A", "b": "B"})
-    assert list(steps) == [
-        "not trained",
-        "no poison, 1,000 draws",
-        "160 poisons, 1,000 draws",
-        "640 poisons, 100 draws",
-        "640 poisons, 1,000 draws",
-    ]
-    assert all(list(rates) == ["A", "B"] for rates in steps.values())
-    assert steps["not trained"]["A"] == of(0.0)
-
-
-def test_every_arm_of_the_protocol_has_words():
-    assert {"none", *protocol.read_protocol()["adapting"]["arms"]} == set(tables.ARMS) - {"lowkey"}
 
 
 def test_rows_are_crossed_in_the_order_of_the_table():

@@ -15,13 +15,13 @@ from facepoison import (
     protocol,
     shipped,
     shipping,
-    tables,
     timeline,
 )
 from facepoison.attacks.presets import ATTACKS
 from facepoison.attacks.similarity import change
 from facepoison.extractors.catalog import load_extractor
 from facepoison.fine_tuning import END_TO_END, play_round
+from studies.adapting import trainings
 from studies.common import crowd_setting
 
 SETTING = protocol.registered()
@@ -120,10 +120,12 @@ def test_todays_users_of_the_crowd_are_protected_as_the_table_says(attack, netwo
     crowd = protocol.load_data(setting)
     many, names = outcomes.read_outcomes("crowd"), [entry.name for entry in timeline.entries(setting)]
     there = {name: outcomes.unpack_answers(many, (attack, name)).by_user for name in names}
-    trained = tables.whole(shipped.read_table("adaptive").rows, SETTING.protocol["adapting"])
-    there |= {f"robust_{row['arm']}": row["by_user"] for row in tables.where(trained, attack=attack) if row["people"]}
+    trained, asked = outcomes.read_outcomes("adaptive"), SETTING.protocol["adapting"]
+    for how in trainings(asked)[: len(asked["arms"])]:
+        key = (attack, *map(str, how.values()))
+        there[f"robust_{how['arm']}"] = outcomes.unpack_answers(trained, key).by_user
     n = len(crowd.users)
-    tipped = asked = 0
+    tipped = probed = 0
     for place in [(today(n) + n * third // 3) % n for third in range(3)]:
         user = crowd.users[place]
         own = crowd.to_publish([user])
@@ -132,9 +134,9 @@ def test_todays_users_of_the_crowd_are_protected_as_the_table_says(attack, netwo
         here = {name: game.play(crowd, posts, load_extractor(name)).rate.value for name in there}
         gaps = [float(abs(here[name] - by_user[place])) * probes for name, by_user in there.items()]
         print(f"\n{attack}, user {place}: probes answered otherwise than shipped, by extractor: {gaps}")
-        tipped, asked = tipped + sum(gaps), asked + probes * len(there)
+        tipped, probed = tipped + sum(gaps), probed + probes * len(there)
     # On machines that round otherwise steps part, and answers near a boundary tip over: 2 in 100, of some users 8.
-    assert tipped < 0.1 * asked
+    assert tipped < 0.1 * probed
 
 
 @pytest.mark.parametrize("attack", SETTING.protocol["sifting"]["attacks"])
