@@ -14,21 +14,25 @@ from scipy.optimize import root_scalar
 from torch import Tensor
 
 from facepoison import end_to_end, game, outcomes, shipped
+from facepoison.adapt import ROBUST, adversarial_fine_tuning
 from facepoison.attacks.base import Attack
 from facepoison.attacks.lowkey import LOWKEY, LowKey
 from facepoison.attacks.presets import find_attack
 from facepoison.attacks.similarity import change
 from facepoison.device import generator
 from facepoison.evaluation import Answers, Protection, named_right
+from facepoison.extractors import Extractor
 from facepoison.game import own_probes
 from facepoison.outcomes import Key
 from facepoison.pictures import Pictures
 from facepoison.pictures.duplicates import near_duplicates
 from facepoison.pictures.splits import first_users, split
+from facepoison.pictures.transforms import transform_at_random
 from facepoison.protocol import Data, embeddings
 from facepoison.recognition import linear_rounds
 from facepoison.shards import Shard, compute
 from facepoison.timeline import accepted_pairs
+from facepoison.trainer import others_distances
 from studies.common import RealPeople, Run, counting, keep, poisoned, script, users_posts
 
 NOISE = "noise"
@@ -189,7 +193,7 @@ def few(run: Run, found: RealPeople) -> None:
         posted[f"{name}, equal PSNR"] = users_posts(run, setting, attack, data, some.extractors, f"{name}, equal PSNR")
     own, answers = data.to_publish(data.users), dict[Key, Answers]()
     level = torch.full((len(own),), asked["psnr"])
-    posted[f"{NOISE}, equal PSNR"] = replace(own, pixels=noisy(own.pixels, level, setting.seed))
+    posted[f"{NOISE}, equal PSNR"] = replace(own, pixels=noise_at(own.pixels, level, setting.seed))
     psnr: dict[Key, Tensor] = {
         ("PSNR, dB", name): change(own.pixels, posts.pixels).psnr for name, posts in posted.items()
     }
@@ -224,6 +228,87 @@ def at_psnr(run: Run, found: RealPeople, attack: Attack, asked: Mapping[str, Any
     return turned(root_scalar(missed, bracket=(-2.5, 2.5), method="brentq", xtol=0.02).root)
 
 
+def adapting(run: Run, found: RealPeople) -> None:
+    """A trainer who trains an extractor on poison made of the crowd, before all users: ``photographs_adapting``.
+
+    The answers, 1-NN, by what users post, or ``clean``, and training: its arm and seed. Beside them, as ``clean`` has
+    them, whether clean probes of everybody are named right, and pairs of users' pictures accepted; and how far clean
+    probes of the crowd are from the gallery, untrained. The rate of learning was chosen on people of the crowd who then
+    were no users, as the card says. Weights are not kept.
+    """
+    began, asked = shipped.begin(), run.setting.protocol["photographs"] | run.setting.protocol["photographs_adapting"]
+    data, start = found.data, found.extractors[asked["trainer"]]
+    public, who = data.public, data.pictures.identities
+    told = {
+        name: poisoned(run, find_attack(name), public, found.setting, found.extractors, public)
+        for name in asked["trained_on"]
+    }
+    met, users = posts_of(run, found, asked["attacks"]), torch.isin(who, torch.tensor(data.users))
+    del met[NOISE]
+    rate = chosen_rate(run, found, told, asked)
+    answers, arrays = dict[Key, Answers](), dict[Key, Tensor]({("person",): who[data.probes]})
+
+    def meet(extractor: Extractor, *training: str) -> None:
+        seen = embeddings(extractor, data.pictures.pixels)
+        arrays["right", *training] = named_right(*data.sides(seen)).long()
+        hits, owners, _ = accepted_pairs(seen[users], who[users], asked["false_accepts"])
+        arrays.update({("accepted", *training): hits.long(), ("pair of",): owners})
+        for name, posts in met.items():
+            answers.update(by_picture(data, (name, *training), game.play(data, posts, extractor)))
+            run.say(f"{'-'.join(training)}, {name}: {answers[name, *training].by_user.mean():.3f}")
+
+    meet(start, "none")
+    arrays["distance of the crowd",] = others_distances(data, start)
+    for arm, seed in [(arm, asked["seeds"][0]) for arm in asked["arms"]] + [("both", n) for n in asked["seeds"][1:]]:
+        poisons = poisons_of(arm, public, told, seed)
+        meet(trained(run, start, public, poisons, asked["draws"], rate, seed), arm, str(seed))
+    inputs = _inputs(run, found, asked | {"rate": rate})
+    keep(run, "photographs_adapting", arrays | outcomes.pack_answers(answers), inputs, began)
+
+
+def poisons_of(arm: str, clean: Pictures, told: Mapping[str, Pictures], seed: int) -> dict[str, Pictures]:
+    """What an arm is trained on beside clean pictures: nothing, these augmented twice, one attack's poison, or all."""
+    if arm == "augmentation":
+        stream = generator(seed, "photographs", arm)
+        return {f"{arm} {n}": replace(clean, pixels=transform_at_random(clean.pixels, 1.0, stream)) for n in (1, 2)}
+    return {"control": {}, "both": dict(told)}.get(arm) or {name: told[name] for name in told if name == arm}
+
+
+def trained(
+    run: Run, start: Extractor, clean: Pictures, poisons: Mapping[str, Pictures], draws: int, rate: float, seed: int
+) -> Extractor:
+    """The extractor after adversarial fine-tuning; resumes from a file under ``run.scratch``."""
+    name = f"{' and '.join(poisons) or 'clean pictures'}, {len(clean.people)} people, rate {rate:g}, seed {seed}"
+    preset = replace(ROBUST, name=name, draws=draws, rate=rate)
+    folder = run.scratch / "photographs"
+    return adversarial_fine_tuning(start, clean, poisons, preset, seed=seed, scratch=folder, report=run.say)
+
+
+def chosen_rate(run: Run, found: RealPeople, told: Mapping[str, Pictures], asked: Mapping[str, Any]) -> float:
+    """The rate of learning that leaves least protection to people of the crowd whom the trainer leaves out for that.
+
+    Of rates that cost their clean probes more than allowed none is taken, unless all do.
+    """
+    data, start = found.data, found.extractors[asked["trainer"]]
+    left_out = data.public.people[-asked["validation"] :]
+    known = ~torch.isin(data.public.identities, torch.tensor(left_out))
+    clean, poisons = data.public.take(known), {name: each.take(known) for name, each in told.items()}
+    few = replace(data, users=left_out)
+    # their poison in the order of ``Data.to_publish``: the public pictures are their gallery pictures
+    posts = {name: each.take(~known) for name, each in told.items()}
+    before = game.play(few, few.to_publish(left_out), start).rate.clean_error
+    tried = []
+    for rate in asked["rates"]:
+        extractor = trained(run, start, clean, poisons, asked["draws"], rate, asked["seeds"][0])
+        rates = [game.play(few, each, extractor).rate for each in posts.values()]
+        cost = rates[0].clean_error.value - before.value  # type: ignore[union-attr]
+        left = sum(each.value for each in rates) / len(rates)
+        run.say(f"rate {rate:g}: costs {cost:.3f}, leaves {left:.3f}")
+        tried.append((cost > asked["accuracy_lost"], left, rate))
+    best: float = min(tried)[2]
+    return best
+
+
 def posts_of(run: Run, found: RealPeople, attacks: Sequence[str]) -> dict[str, Pictures]:
     """What all users post, by attack, and as a control by noise as loud as LowKey where LowKey is among them."""
     data = found.data
@@ -231,11 +316,11 @@ def posts_of(run: Run, found: RealPeople, attacks: Sequence[str]) -> dict[str, P
     if LOWKEY.name in posted:
         own = data.to_publish(data.users)
         loud = change(own.pixels, posted[LOWKEY.name].pixels).psnr
-        posted[NOISE] = replace(own, pixels=noisy(own.pixels, loud, found.setting.seed))
+        posted[NOISE] = replace(own, pixels=noise_at(own.pixels, loud, found.setting.seed))
     return posted
 
 
-def noisy(pixels: Tensor, psnr: Tensor, seed: int) -> Tensor:
+def noise_at(pixels: Tensor, psnr: Tensor, seed: int) -> Tensor:
     """Pictures with Gaussian noise at a PSNR of each, uint8 (N, 3, H, W).
 
     Noise is cut off where a picture is black or white, and rounded; louder noise elsewhere makes that good.
@@ -282,4 +367,4 @@ def _inputs(run: Run, found: RealPeople, counted: Mapping[str, object] | None = 
 
 
 if __name__ == "__main__":
-    sys.exit(script(__doc__, [], on_crowds=[clean, waiting, few, linear, retrained]))
+    sys.exit(script(__doc__, [], on_crowds=[clean, waiting, few, linear, retrained, adapting]))

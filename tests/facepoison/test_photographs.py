@@ -46,9 +46,9 @@ def test_people_of_two_folders_are_numbered_on_and_nobody_may_be_in_both(faces):
 def test_noise_is_as_loud_as_asked_on_black_and_white_too(faces):
     pixels = torch.cat([faces.pixels[:3], torch.zeros(1, 3, 112, 112, dtype=torch.uint8)])
     wanted = torch.tensor([30.0, 33.0, 27.0, 30.0])
-    noised = photographs.noisy(pixels, wanted, seed=1)
+    noised = photographs.noise_at(pixels, wanted, seed=1)
     assert torch.allclose(change(pixels, noised).psnr, wanted, atol=0.1)
-    assert not torch.equal(noised, photographs.noisy(pixels, wanted, seed=2))
+    assert not torch.equal(noised, photographs.noise_at(pixels, wanted, seed=2))
 
 
 def test_strangers_are_half_of_the_crowd_and_nowhere_in_the_open_set(data):
