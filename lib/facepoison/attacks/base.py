@@ -201,13 +201,13 @@ def squared_distance(embeddings: Tensor, reference: Tensor) -> Tensor:
     return (normalise(embeddings) - reference).square().sum(dim=1)
 
 
-def usual_batch(device: torch.device, on_cpu: int) -> int:
-    """How many pictures at a time suit a device: what stays in a CPU's cache, or what keeps a GPU busy."""
-    return on_cpu if device.type == "cpu" else 256
-
-
 def in_batches(
-    attack: Callable[[Tensor], Tensor], pixels: Tensor, device: torch.device, batch: int, progress: Progress | None
+    attack: Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    device: torch.device,
+    batch: int | None,
+    progress: Progress | None,
+    on_cpu: int,
 ) -> Tensor:
     """Run an attack batch by batch and round its float pictures to what is published.
 
@@ -215,12 +215,18 @@ def in_batches(
         attack: Takes uint8 pictures (B, 3, H, W) on the device and returns float ones in [0, 1].
         pixels: uint8 (N, 3, H, W) on any device.
         device: Where to compute.
-        batch: Pictures at a time.
+        batch: Pictures at a time; None takes 256 on a GPU, to keep it busy.
         progress: Told of each batch done.
+        on_cpu: What None takes on a CPU: what stays in its cache.
 
     Returns:
         uint8 (N, 3, H, W) on the device of ``pixels``.
+
+    Raises:
+        InputError: there is to be no picture at a time.
     """
+    if batch is None:
+        batch = on_cpu if device.type == "cpu" else 256
     if batch < 1:
         raise InputError(f"batch: {batch} pictures at a time; use 1 or more")
     parts = []
