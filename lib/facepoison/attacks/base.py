@@ -56,7 +56,7 @@ class Attack(Protocol):
         """Poisoned pictures for one user's, both uint8 (N, 3, H, W)."""
 
 
-TANH_SCALE = 2 - 1e-6  # keeps black and white a finite way off in tanh space, as Fawkes has it
+_TANH_SCALE = 2 - 1e-6  # keeps black and white a finite way off in tanh space, as Fawkes has it
 
 
 def check_pixels(pixels: Tensor) -> None:
@@ -124,7 +124,7 @@ def start_noise(pixels: Tensor, radius: float, seed: int, attack: str) -> Tensor
 
 def to_tanh(pictures: Tensor) -> Tensor:
     """Pictures in [0, 1] as points of the unbounded space that ``from_tanh`` maps back."""
-    return torch.atanh((pictures - 0.5) * TANH_SCALE)
+    return torch.atanh((pictures - 0.5) * _TANH_SCALE)
 
 
 def from_tanh(points: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def from_tanh(points: Tensor) -> Tensor:
 
     ``tanh(points) / TANH_SCALE + 0.5``, where ``tanh(x) = 2 sigmoid(2 x) - 1``: so it takes a CPU a third of the time.
     """
-    return torch.sigmoid(2 * points) * (2 / TANH_SCALE) + (0.5 - 1 / TANH_SCALE)
+    return torch.sigmoid(2 * points) * (2 / _TANH_SCALE) + (0.5 - 1 / _TANH_SCALE)
 
 
 def project(pictures: Tensor, clean: Tensor, radius: float) -> Tensor:

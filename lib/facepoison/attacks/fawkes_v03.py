@@ -105,7 +105,7 @@ def identity_means(features: Tensor, identities: Tensor) -> tuple[Tensor, Tensor
     return present, sums / row.bincount(minlength=len(present))[:, None]
 
 
-def furthest_rows(own: Sequence[Tensor], means: Sequence[Tensor], furthest: int) -> Tensor:
+def _furthest_rows(own: Sequence[Tensor], means: Sequence[Tensor], furthest: int) -> Tensor:
     """Rows of the identities that are furthest from the user, int64 (K,), the furthest first.
 
     Args:
@@ -122,12 +122,12 @@ def choose_target(own: Sequence[Tensor], means: Sequence[Tensor], furthest: int,
     """Row of the identity to imitate: one of the furthest from the user, all equally likely.
 
     Args:
-        own: As for ``furthest_rows``.
-        means: As for ``furthest_rows``.
-        furthest: As for ``furthest_rows``.
+        own: As for ``_furthest_rows``.
+        means: As for ``_furthest_rows``.
+        furthest: As for ``_furthest_rows``.
         seed: It alone decides which of them in order of distance.
     """
-    rows = furthest_rows(own, means, furthest)
+    rows = _furthest_rows(own, means, furthest)
     return int(rows[int(torch.randint(len(rows), (), generator=generator(seed, "fawkes v0.3 target")))])
 
 
