@@ -7,13 +7,50 @@ PSNR of 30 dB, and prints what else they then have, beside the one original outp
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 
-from facepoison.attacks.lowkey import LOWKEY_MSE, PERCEPTUAL, LowKey, lowkey, weight_for
+from torch import Tensor
+
+from facepoison.attacks.lowkey import LOWKEY_MSE, PERCEPTUAL, LowKey, lowkey
 from facepoison.attacks.similarity import change
+from facepoison.errors import InputError
+from facepoison.extractors import Extractor
 from facepoison.extractors.catalog import load_extractor
 from facepoison.pictures.synthetic import make_pictures
 from facepoison.protocol import registered
+
+NEAR = 0.05  # decibels, which is near enough
+
+
+def weight_for(pixels: Tensor, surrogates: Sequence[Extractor], preset: LowKey, *, seed: int, target: float) -> LowKey:
+    """The preset with the weight at which poisons have a given PSNR.
+
+    Takes four times or a quarter of the weight until the target lies between two, then bisects on its logarithm.
+
+    Args:
+        pixels: uint8 (N, 3, H, W): pictures of people who appear in no experiment.
+        surrogates: As for ``lowkey``.
+        preset: Where to start; its weight must be above 0.
+        seed: As for ``lowkey``.
+        target: Mean PSNR over the pictures, in decibels.
+
+    Raises:
+        InputError: 24 tries did not bring the PSNR there.
+    """
+
+    def miss(weight: float) -> float:
+        poisoned = lowkey(pixels, surrogates, replace(preset, weight=weight), seed=seed)
+        return float(change(pixels, poisoned).psnr.mean()) - target
+
+    weight, low, high = preset.weight, 0.0, float("inf")
+    for _ in range(24):
+        missed = miss(weight)
+        if abs(missed) <= NEAR:
+            return replace(preset, weight=weight)
+        low, high = (weight, high) if missed < 0 else (low, weight)
+        weight = 4 * low if high == float("inf") else high / 4 if low == 0 else (low * high) ** 0.5
+    raise InputError(f"weight_for: no weight near {preset.weight:g} gives {target:g} dB; start from another weight")
 
 
 def main() -> None:

@@ -261,6 +261,12 @@ def split(values, counts, n):
     return intervals.mover_ends((up, *up_ends), (down, *down_ends), correlation)
 
 
+def t_ends(mean, variance, n):
+    """Student's t interval from means over ``n`` people and the variances of these means."""
+    margin = stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.sqrt(variance)
+    return mean - margin, mean + margin
+
+
 def differences(n, draws, rng, cases=None):
     for family, name, values, pmf in cases or gap_cases():
         truth = float(values @ pmf)
@@ -269,7 +275,7 @@ def differences(n, draws, rng, cases=None):
             counts = rng.multinomial(n, pmf / pmf.sum(), size=draws)
             mean, variance = moments(values, counts)
             floor = intervals.unseen(mean, n, -1.0, 1.0, LEVEL)
-            student = np.clip(intervals.t_ends(mean, variance, n, LEVEL), -1, 1)
+            student = np.clip(t_ends(mean, variance, n), -1, 1)
             log = np.log(4 / (1 - LEVEL))
             bernstein = np.sqrt(2 * n * variance * log / n) + 2 * 7 * log / (3 * (n - 1))
             added = np.column_stack([counts, np.ones(draws), np.ones(draws)])
@@ -280,7 +286,7 @@ def differences(n, draws, rng, cases=None):
                 "Student's t": judged(student, truth),
                 "Gaffke": gaffke(values, counts, (-1.0, 1.0), truth),
                 "gains and losses, MOVER": judged(np.clip(split(values, counts, n), -1, 1), truth),
-                "t, two people added": judged(np.clip(intervals.t_ends(more, more_variance, n, LEVEL), -1, 1), truth),
+                "t, two people added": judged(np.clip(t_ends(more, more_variance, n), -1, 1), truth),
                 "empirical Bernstein": judged(np.clip((mean - bernstein, mean + bernstein), -1, 1), truth),
                 "Clopper-Pearson, people": judged(people, truth),
                 "cluster bootstrap": judged(bootstrap(values, counts, rng), truth),
@@ -327,7 +333,7 @@ def means(n, draws, rng):
         def once(draws, draw=draw, truth=truth):
             sample = draw((draws, n))
             mean, variance = sample.mean(axis=1), sample.var(axis=1, ddof=1) / n
-            return {"Student's t of the mean": judged(intervals.t_ends(mean, variance, n, LEVEL), truth)}
+            return {"Student's t of the mean": judged(t_ends(mean, variance, n), truth)}
 
         yield family, family, once
 

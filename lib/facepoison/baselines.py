@@ -22,7 +22,7 @@ from facepoison.pictures.transforms import transform_at_random
 from facepoison.store import cached
 
 Baseline = Literal["linear baseline", "boosted trees"]
-LUMA = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))  # Y, Cb, Cr of JPEG
+_LUMA = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))  # Y, Cb, Cr of JPEG
 _AT_A_TIME = 256
 
 
@@ -49,7 +49,7 @@ def statistics(pixels: Tensor) -> Tensor:
     kernels[1, 0, 1:, 1] = torch.tensor([-1.0, 1.0])
     kernels[2, 0, 1, 1], kernels[2, 0, 2, 2] = -1.0, 1.0
     kernels[3, 0] = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
-    colours = torch.tensor(LUMA)
+    colours = torch.tensor(_LUMA)
     parts = []
     for some in batches(len(pixels), _AT_A_TIME):
         channels = torch.einsum("cd,ndhw->nchw", colours, 255 * to_float(pixels[some].cpu()))

@@ -33,8 +33,8 @@ from facepoison.protocol import choose
 from facepoison.store import written_whole
 
 KEPT_IN = "calibration.json"
-NEVER = {"start": math.inf, "end": -math.inf}  # where a range is open nowhere: null in a file
-FOLDS = 5
+_NEVER = {"start": math.inf, "end": -math.inf}  # where a range is open nowhere: null in a file
+_FOLDS = 5
 MOST_PEOPLE, LEAST_PEOPLE = 40, 8  # whose pictures are poisoned to calibrate
 CLEAN = 5  # pictures of each, at most
 LONGEST, SHORTEST = 1024, 16  # pixels of a picture's sides
@@ -144,7 +144,7 @@ def read(path: Path) -> Calibration:
         if "draws" in told:
             raise ValueError("made by an earlier version, whose ranges were too narrow")
         found = [(name, told["lines"][name]) for name in odds.Lines._fields]
-        lines = odds.Lines(*(float(NEVER[name] if number is None else number) for name, number in found))
+        lines = odds.Lines(*(float(_NEVER[name] if number is None else number) for name, number in found))
         if not all(math.isfinite(number) for number in lines[:-2]) or any(map(math.isnan, lines)):
             raise ValueError("numbers that are not finite")
         words = str(told["made_on"]), str(told["detector"]), str(told["date"])
@@ -278,7 +278,7 @@ def calibrate(folder: Path, detector: Detector, say: Callable[[str], None] = pri
     number = torch.cat([torch.full((len(part),), place) for place, part in enumerate(parts)])
     poisoned = number > 0
     left = left_out(logits, poisoned, people, setting.seed)
-    say(f"measured on people left out of the calibration, {FOLDS} groups of them in turn; 95 % intervals:")
+    say(f"measured on people left out of the calibration, {_FOLDS} groups of them in turn; 95 % intervals:")
     say(f"area under the ROC curve {_said(area_left_out(left, poisoned, people))}")
     for place, attack in enumerate(attacks, 1):
         own = number == place
@@ -325,7 +325,7 @@ def left_out(logits: Tensor, poisoned: Tensor, people: Tensor, seed: int) -> Ten
     fold = torch.zeros(int(row.max()) + 1, dtype=torch.int64)
     stream = generator(seed, "calibration", "folds")
     for some in _groups(poisoned, people):
-        fold[some[torch.randperm(len(some), generator=stream)]] = torch.arange(len(some)) % FOLDS
+        fold[some[torch.randperm(len(some), generator=stream)]] = torch.arange(len(some)) % _FOLDS
     found = torch.zeros(len(logits), dtype=torch.float64)
     for number in fold.unique().tolist():  # type: ignore[no-untyped-call]
         asked = fold[row] == number

@@ -65,7 +65,7 @@ def protection_rows(results: Mapping[tuple[str, ...], Protection]) -> list[tuple
     return [(*key, *rate_cells(result.rate)) for key, result in results.items()]
 
 
-def found_cells(rows: Mapping[str, Mapping[str, Any]], attacks: Iterable[str]) -> tuple[str, ...]:
+def _found_cells(rows: Mapping[str, Mapping[str, Any]], attacks: Iterable[str]) -> tuple[str, ...]:
     """What a detector finds of attacks, in per cent with intervals, from a study's row for each attack."""
     return tuple(percent(rows[attack]["found"]) for attack in attacks)
 
@@ -105,7 +105,8 @@ def transformed_rows(
     """For each detector and transformation: both names, what is found of each attack, and false alarms, per cent."""
     attacks = list(attacks)
     return [
-        (*key, *found_cells(rows, attacks), percent(rows[attacks[0]]["false_alarms"], 1)) for key, rows in table.items()
+        (*key, *_found_cells(rows, attacks), percent(rows[attacks[0]]["false_alarms"], 1))
+        for key, rows in table.items()
     ]
 
 

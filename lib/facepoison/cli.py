@@ -70,7 +70,7 @@ def train_extractor(
     """Train one of the book's own extractors by its recipe and write its weights, card and hash."""
     import torch
 
-    from facepoison.extractors import cards, catalog, recipes, training
+    from facepoison.extractors import cards, catalog, recipes, train
     from facepoison.protocol import registered
     from facepoison.timeline import measure_unseen
 
@@ -78,7 +78,7 @@ def train_extractor(
     recipe = recipes.find_recipe(name, seed)
     folder = weights or (cards.REPEATS if seed else catalog.WEIGHTS)
     build = scratch or fingerprint.LIB.parent / "_build" / "training"
-    training.train(
+    train.train(
         recipe, folder, build, partial(measure_unseen, registered()), device, lambda line: print(line, flush=True)
     )
     if not seed and folder.resolve() == catalog.WEIGHTS.resolve():

@@ -157,7 +157,7 @@ def retrain(
         found = shipped.find(
             rounds_file(attack, training), rounds_inputs(setting, attack, published, extractor, preset, training)
         )
-        played = {} if found is None else rounds_left(setting, attack, training, tuple(published), found.arrays)
+        played = {} if found is None else _rounds_left(setting, attack, training, tuple(published), found.arrays)
     seed = training_seed(setting, training)
     gallery, labels, probes, asked = data.sides(data.pictures.pixels)
     gallery = torch.cat([gallery, *(each.pixels for each in known)])
@@ -217,7 +217,7 @@ def rounds_inputs(
 
 
 def rounds_packed(rounds: Mapping[int | None, Arrays]) -> Arrays:
-    """End-to-end rounds as arrays with one name each, to come with the book; ``rounds_left`` takes them apart."""
+    """End-to-end rounds as arrays with one name each, to come with the book; ``_rounds_left`` takes them apart."""
     return {
         f"{'clean' if user is None else user}-{label}": array.to(torch.int16) if label == "gallery" else array
         for user, answers in rounds.items()
@@ -225,7 +225,7 @@ def rounds_packed(rounds: Mapping[int | None, Arrays]) -> Arrays:
     }
 
 
-def rounds_left(
+def _rounds_left(
     setting: Setting, attack: str, training: int, users: Sequence[int], packed: Arrays
 ) -> dict[int | None, Arrays]:
     """The rounds that are taken from what comes with the book: all but the clean and the live users' first training."""

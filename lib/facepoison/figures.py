@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#8e5a9e", "#767676"
 """Colours that people with any colour vision tell apart (after Okabe and Ito), readable on white."""
 
-STYLE: dict[Any, Any] = {
+_STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 160,
     "svg.hashsalt": "Poisoned Once",
@@ -41,14 +41,14 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
 }
 
-UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}}  # so that the same figure is the same file
+_UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}}  # so that the same figure is the same file
 
 
 def new_figure(
     width: float = 7.0, height: float = 3.2, columns: int = 1, rows: int = 1, *, shared: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure in the book's style with its axes, row by row, with one scale for all if shared; inches."""
-    with plt.rc_context(STYLE):
+    with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, sharex=shared, sharey=shared)
     return figure, list(axes.flat)
 
@@ -70,7 +70,7 @@ def show(figure: Figure, caption: str, alt: str, numbers: Sequence[Sequence[obje
     pixels = any(axes.images for axes in figure.axes)
     drawn = save(figure, "png" if pixels else "svg")
     picture = {"image/png": drawn} if pixels else {"image/svg+xml": drawn.decode()}
-    said = {"caption": caption, "alt": alt} | ({"csv": as_csv(numbers)} if numbers else {})
+    said = {"caption": caption, "alt": alt} | ({"csv": _as_csv(numbers)} if numbers else {})
     data = picture | {"text/plain": alt}
     display(data, raw=True, metadata={"figure": said})  # type: ignore[no-untyped-call]
 
@@ -78,15 +78,15 @@ def show(figure: Figure, caption: str, alt: str, numbers: Sequence[Sequence[obje
 def save(figure: Figure, form: str, dpi: float | None = None) -> bytes:
     """A figure as a file of a form that matplotlib knows, in the book's style, on white, the same for the same data."""
     file = io.BytesIO()
-    with plt.rc_context(STYLE):
+    with plt.rc_context(_STYLE):
         figure.savefig(
-            file, format=form, facecolor="white", dpi=dpi or plt.rcParams["savefig.dpi"], metadata=UNDATED.get(form)
+            file, format=form, facecolor="white", dpi=dpi or plt.rcParams["savefig.dpi"], metadata=_UNDATED.get(form)
         )
     plt.close(figure)
     return file.getvalue()
 
 
-def as_csv(rows: Iterable[Sequence[object]]) -> str:
+def _as_csv(rows: Iterable[Sequence[object]]) -> str:
     """Rows as CSV; numbers with six digits, cells without a value empty."""
     file = io.StringIO()
     cells = ([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
@@ -94,11 +94,11 @@ def as_csv(rows: Iterable[Sequence[object]]) -> str:
     return file.getvalue()
 
 
-RATE_COLUMNS = ("value", "low", "high", "users", "probes", "clean_error")
+_RATE_COLUMNS = ("value", "low", "high", "users", "probes", "clean_error")
 
 
-def rate_numbers(rate: Rate) -> tuple[object, ...]:
-    """A rate as numbers, in the order of ``RATE_COLUMNS``."""
+def _rate_numbers(rate: Rate) -> tuple[object, ...]:
+    """A rate as numbers, in the order of ``_RATE_COLUMNS``."""
     clean = None if rate.clean_error is None else rate.clean_error.value
     return rate.value, rate.low, rate.high, rate.n, rate.probes, clean
 
@@ -176,18 +176,18 @@ def draw_rates(rates: Mapping[str, Rate], label: str, *, whole: bool = False) ->
 
 def show_rates(rates: Mapping[str, Rate], caption: str, alt: str, label: str) -> None:
     """Display rates as ``draw_rates`` draws them."""
-    numbers = [("", *RATE_COLUMNS), *((name, *rate_numbers(rate)) for name, rate in rates.items())]
+    numbers = [("", *_RATE_COLUMNS), *((name, *_rate_numbers(rate)) for name, rate in rates.items())]
     show(draw_rates(rates, label), caption, alt, numbers)
 
 
 def show_protection(results: Mapping[str, Protection], caption: str, alt: str) -> None:
     """Display every user's protection, the mean with its interval and the clean error, a line for each result."""
     figure, (axes,) = new_figure(height=1.0 + 0.45 * len(results))
-    numbers: list[tuple[object, ...]] = [("", "user", *RATE_COLUMNS)]
+    numbers: list[tuple[object, ...]] = [("", "user", *_RATE_COLUMNS)]
     for row, result in enumerate(results.values()):
         users = 100 * result.poisoned.by_user.numpy()
         name = list(results)[row]
-        numbers.append((name, "all", *rate_numbers(result.rate)))
+        numbers.append((name, "all", *_rate_numbers(result.rate)))
         numbers += [(name, number, error / 100) for number, error in enumerate(users.tolist(), 1)]
         offsets = [row + 0.5 * ((i + 0.5) / len(users) - 0.5) for i in range(len(users))]
         axes.plot(users, offsets, "o", color=GREY, alpha=0.5, markersize=4, markeredgewidth=0)
@@ -228,8 +228,8 @@ def show_tradeoff(points: Mapping[str, tuple[float, Rate]], caption: str, alt: s
     axes.set_ylabel("clean probes not recognised, %")
     axes.set_ylim(-4, 104)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    rows = [(name, quality, *rate_numbers(rate)) for name, (quality, rate) in points.items()]
-    show(figure, caption, alt, [("", "psnr_db", *RATE_COLUMNS), *rows])
+    rows = [(name, quality, *_rate_numbers(rate)) for name, (quality, rate) in points.items()]
+    show(figure, caption, alt, [("", "psnr_db", *_RATE_COLUMNS), *rows])
 
 
 def show_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], caption: str, alt: str) -> None:
@@ -302,11 +302,11 @@ def show_series(
     columns = 1 if max(map(len, lines)) > 30 else 3
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, fontsize=9, frameon=False)
     rows = [
-        (name, place, *rate_numbers(rate))
+        (name, place, *_rate_numbers(rate))
         for name, rates in lines.items()
         for place, rate in zip(places, rates, strict=True)
     ]
-    show(figure, caption, alt, [("", along, *RATE_COLUMNS), *rows])
+    show(figure, caption, alt, [("", along, *_RATE_COLUMNS), *rows])
 
 
 Points = Sequence[tuple[float, float]]
@@ -328,12 +328,12 @@ def draw_detection(curves: Mapping[str, Points], at: Mapping[str, tuple[float, f
         wrong, right = zip(*sorted(points), strict=True)
         roc.plot([max(each, LEAST) for each in wrong], [100 * each for each in right], color=colour, label=name)
         inner = [(w, r) for w, r in sorted(points) if 0 < w < 1 and 0 < r < 1]
-        det.plot([deviate(w) for w, _ in inner], [deviate(1 - r) for _, r in inner], color=colour)
+        det.plot([_deviate(w) for w, _ in inner], [_deviate(1 - r) for _, r in inner], color=colour)
         if at is not None:
             w, r = at[name]
             roc.plot(max(w, LEAST), 100 * r, marker, color=colour, markersize=8)
             if 0 < w < 1 and 0 < r < 1:
-                det.plot(deviate(w), deviate(1 - r), marker, color=colour, markersize=8)
+                det.plot(_deviate(w), _deviate(1 - r), marker, color=colour, markersize=8)
     roc.set_xscale("log")
     roc.set_xlim(LEAST, 1)
     roc.set_ylim(-2, 102)
@@ -342,16 +342,16 @@ def draw_detection(curves: Mapping[str, Points], at: Mapping[str, tuple[float, f
     shares = (1e-3, 1e-2, 0.1, 0.5)
     roc.set_xticks([LEAST, *shares[:3], 1.0], ["0.01 %", "0.1 %", "1 %", "10 %", "all"])
     for axis in (det.xaxis, det.yaxis):
-        axis.set_ticks([deviate(share) for share in shares], ["0.1 %", "1 %", "10 %", "50 %"])
-    det.set_xlim(deviate(2e-4), deviate(0.7))
-    det.set_ylim(deviate(4e-4), deviate(0.9))
+        axis.set_ticks([_deviate(share) for share in shares], ["0.1 %", "1 %", "10 %", "50 %"])
+    det.set_xlim(_deviate(2e-4), _deviate(0.7))
+    det.set_ylim(_deviate(4e-4), _deviate(0.9))
     det.set_xlabel("clean pictures flagged")
     det.set_ylabel("poisoned pictures missed")
     figure.legend(loc="outside upper center", ncols=3 if len(curves) < 4 else 2, fontsize=9, frameon=False)
     return figure
 
 
-def deviate(share: float) -> float:
+def _deviate(share: float) -> float:
     """The normal deviate of a share between 0 and 1: what DET curves have on their axes (Martin et al., 1997)."""
     return NormalDist().inv_cdf(share)
 

@@ -336,13 +336,6 @@ def _weighted_quantile(values: ArrayLike, counts: ArrayLike, worst: float, tail:
     return low
 
 
-def t_ends(mean: ArrayLike, variance: ArrayLike, n: int, confidence: float = CONFIDENCE) -> tuple[Numbers, Numbers]:
-    """Student's t interval from means over ``n`` people and the variances of these means, many at once."""
-    middle = np.asarray(mean, dtype=np.float64)
-    margin = stats.t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(np.asarray(variance, dtype=np.float64))
-    return middle - margin, middle + margin
-
-
 def median_ends(samples: ArrayLike, confidence: float = CONFIDENCE) -> tuple[Numbers, Numbers]:
     """Thompson's interval (1936) for medians, from samples (..., n), many at once; see ``median_interval``."""
     values = np.sort(np.asarray(samples, dtype=np.float64), axis=-1)

@@ -26,7 +26,7 @@ from facepoison.store import from_checkout, written_whole
 
 Key = tuple[str, ...]
 
-BETWEEN = " | "  # words of a key in a file
+_BETWEEN = " | "  # words of a key in a file
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def write_outcomes(
     for key, array in arrays.items():
         kept = array.to(torch.float16 if array.is_floating_point() else torch.int16).contiguous()
         if (kept.double() - array).abs().nan_to_num(0.0).gt(1e-3 + 1e-3 * array.abs()).any():
-            raise InputError(f"{name}: {BETWEEN.join(key)}: a number is too large for two bytes")
-        small[BETWEEN.join(key)] = kept
+            raise InputError(f"{name}: {_BETWEEN.join(key)}: a number is too large for two bytes")
+        small[_BETWEEN.join(key)] = kept
     with written_whole(path) as scratch:
         save_file(small, scratch)
     with written_whole(path.with_suffix(".json")) as scratch:
@@ -86,7 +86,7 @@ def read_outcomes(name: str, folder: Path = RESULTS) -> Outcomes:
     if fingerprint.of_file(path) != card["sha256"]:
         raise InputError(f"{path}: is not the file that its card describes: restore both from the project")
     whole = {key: each.float() if each.is_floating_point() else each.long() for key, each in found.items()}
-    return Outcomes({tuple(key.split(BETWEEN)): each for key, each in whole.items()}, card)
+    return Outcomes({tuple(key.split(_BETWEEN)): each for key, each in whole.items()}, card)
 
 
 def pack_answers(answers: Mapping[Key, Answers]) -> dict[Key, Tensor]:
@@ -99,7 +99,7 @@ def pack_answers(answers: Mapping[Key, Answers]) -> dict[Key, Tensor]:
     arrays: dict[Key, Tensor] = {("user",): first.user, ("probe",): first.probe, ("true",): first.true}
     for key, each in answers.items():
         if not (torch.equal(each.user, first.user) and torch.equal(each.probe, first.probe)):
-            raise InputError(f"{BETWEEN.join(key)}: is about other probes; keep it in a file of its own")
+            raise InputError(f"{_BETWEEN.join(key)}: is about other probes; keep it in a file of its own")
         arrays |= {(*key, "predicted"): each.predicted[:, : each.k], (*key, "distance"): each.distance[:, : each.k]}
     return arrays
 

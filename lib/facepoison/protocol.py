@@ -96,9 +96,9 @@ class Setting:
         }
 
 
-def read_protocol(path: Path = PROTOCOL) -> dict[str, Any]:
+def read_protocol() -> dict[str, Any]:
     """The protocol file as it stands; it comes with a checkout alone."""
-    return tomllib.loads(store.from_checkout(path).read_text())
+    return tomllib.loads(store.from_checkout(PROTOCOL).read_text())
 
 
 def choose(profile: str = "fast", dataset: str = "procedural", seed: int = 1, extractors: str = "") -> Setting:

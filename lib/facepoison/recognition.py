@@ -18,8 +18,8 @@ Recogniser = Literal["nearest", "linear"]
 CELLS = 2**24  # distances held at a time, 64 MiB
 _TOLERANCE = 1e-4  # largest length of a logistic regression's gradient
 NEWTON_STEPS = 50
-CONJUGATE_STEPS = 300  # in each Newton step
-HALVINGS = 30  # of a Newton step that leads uphill
+_CONJUGATE_STEPS = 300  # in each Newton step
+_HALVINGS = 30  # of a Newton step that leads uphill
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Nearest:
     distances: Tensor
 
 
-def check_unit(embeddings: Tensor, what: str) -> None:
+def _check_unit(embeddings: Tensor, what: str) -> None:
     """Refuse embeddings that are not finite rows of unit length.
 
     Raises:
@@ -48,26 +48,26 @@ def check_unit(embeddings: Tensor, what: str) -> None:
         raise InputError(f"{what}: embeddings are not at unit length; pass them through extractors.normalise")
 
 
-def check_gallery(gallery: Tensor, labels: Tensor) -> None:
+def _check_gallery(gallery: Tensor, labels: Tensor) -> None:
     """Refuse embeddings that are not unit rows (G, D) with one int64 label each.
 
     Raises:
         InputError: saying which is wrong.
     """
-    check_unit(gallery, "gallery")
+    _check_unit(gallery, "gallery")
     if labels.dtype != torch.int64 or labels.shape != gallery.shape[:1] or not len(labels):
         raise InputError(
             f"gallery: {len(gallery)} embeddings, labels {labels.dtype} {tuple(labels.shape)}; one int64 each"
         )
 
 
-def check_probes(probes: Tensor, dimensions: int) -> None:
+def _check_probes(probes: Tensor, dimensions: int) -> None:
     """Refuse embeddings that are not unit rows (P, D) of the gallery's ``dimensions``.
 
     Raises:
         InputError: saying which is wrong.
     """
-    check_unit(probes, "probes")
+    _check_unit(probes, "probes")
     if probes.shape[1] != dimensions:
         raise InputError(f"probes: {probes.shape[1]} dimensions, gallery {dimensions}; use one extractor for both")
 
@@ -88,8 +88,8 @@ def identity_distances(gallery: Tensor, labels: Tensor, probes: Tensor, n: int, 
     Raises:
         InputError: shapes, labels or lengths are wrong.
     """
-    check_gallery(gallery, labels)
-    check_probes(probes, gallery.shape[1])
+    _check_gallery(gallery, labels)
+    _check_probes(probes, gallery.shape[1])
     if not 0 <= int(labels.min()) <= int(labels.max()) < n:
         raise InputError(f"labels: {int(labels.min())} to {int(labels.max())} given; must lie in [0, {n})")
     if metric not in ("euclidean", "cosine"):
@@ -172,7 +172,7 @@ class Linear:
         Raises:
             InputError: the probes are no unit embeddings of the gallery's kind.
         """
-        check_probes(probes, len(self.mean))
+        _check_probes(probes, len(self.mean))
         logits = (probes.double() - self.mean) / self.scale @ self.weight.T + self.bias
         far = logits.new_full((len(probes), n), torch.inf, dtype=torch.float32)
         far[:, self.identities] = -logits.log_softmax(dim=1).float()
@@ -201,7 +201,7 @@ def fit_linear(
     Raises:
         InputError: shapes, labels or lengths are wrong, or a solution was not reached in ``NEWTON_STEPS``.
     """
-    check_gallery(gallery, labels)
+    _check_gallery(gallery, labels)
     identities, dense = labels.to(gallery.device).unique(return_inverse=True)  # type: ignore[no-untyped-call]
     if int(identities[0]) < 0:
         raise InputError(f"labels: {int(identities[0])} given; none may be negative")
@@ -209,7 +209,7 @@ def fit_linear(
         raise InputError("gallery: one identity; a linear recogniser needs two or more")
     poisoned = poisoned or {}
     for user, embeddings in poisoned.items():
-        check_unit(embeddings, f"user {user}")
+        _check_unit(embeddings, f"user {user}")
         own = int((labels == user).sum())
         if embeddings.shape != (own, gallery.shape[1]):
             raise InputError(
@@ -265,7 +265,7 @@ def _logistic(rows: Tensor, labels: Tensor, n: int, start: Tensor | None) -> Ten
         step = _newton_step(x, p, penalty, gradient, length, eased)
         slope = (gradient * step).sum(dim=(1, 2))
         size = torch.ones_like(value)
-        for _ in range(HALVINGS):
+        for _ in range(_HALVINGS):
             after, _ = objective(now + size[:, None, None] * step, x)
             # The second term is the rounding of the objective itself, below which it cannot tell better from worse.
             short = after > value + 1e-4 * size * slope + 1e-12 * value
@@ -311,7 +311,7 @@ def _newton_step(
     enough = length * length.sqrt().clamp(max=0.3)  # ever more exact: convergence is faster than linear
     step, direction = torch.zeros_like(residual), ease(residual)
     along = (residual * direction).sum(dim=(1, 2))
-    for _ in range(CONJUGATE_STEPS):
+    for _ in range(_CONJUGATE_STEPS):
         going = residual.norm(dim=(1, 2)) > enough
         if not bool(going.any()):
             break
@@ -362,8 +362,8 @@ def pair_cosines(gallery: Tensor, labels: Tensor, probes: Tensor, probe_labels: 
     Returns:
         Two one-dimensional tensors, together P * G long.
     """
-    check_unit(gallery, "gallery")
-    check_unit(probes, "probes")
+    _check_unit(gallery, "gallery")
+    _check_unit(probes, "probes")
     cosines = probes.float() @ gallery.float().T
     alike = probe_labels[:, None] == labels
     return cosines[alike], cosines[~alike]

@@ -33,7 +33,7 @@ from facepoison.errors import InputError
 from facepoison.store import Arrays, Cached
 
 ANSWERS_WITHIN = 10  # seconds that a scheduler may take to answer
-PATIENCE = 30  # seconds without any shard done after which it is looked whether anybody is at work
+_PATIENCE = 30  # seconds without any shard done after which it is looked whether anybody is at work
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _computed(shards: Mapping[str, Shard], pool: Pool) -> Iterator[tuple[str, Ca
                 key = waiting.popleft()
                 packed = _packed(shards[key])
                 running[pool.executor.submit(run_shard, packed, key, wanted, torch.get_num_threads())] = key
-            ready = wait(running, PATIENCE, FIRST_COMPLETED).done
+            ready = wait(running, _PATIENCE, FIRST_COMPLETED).done
             if not ready and not pool.workers():
                 warnings.warn("there is no worker: the study waits until one is started", stacklevel=2)
             failed: Exception | None = None

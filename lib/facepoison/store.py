@@ -80,23 +80,23 @@ def of_weights(network: nn.Module) -> str:
     return fingerprint.of_text(repr(weights))
 
 
-def brought_along(value: object) -> set[str]:
+def _brought_along(value: object) -> set[str]:
     """Names of the modules whose code a value brings along: those of its class, and of all layers of a network."""
     if isinstance(value, nn.Module):
         return {type(layer).__module__ for layer in value.modules()}
     if isinstance(value, Mapping):
-        return set().union(*map(brought_along, value.values()))
+        return set().union(*map(_brought_along, value.values()))
     if isinstance(value, list | tuple):
-        return set().union(*map(brought_along, value))
+        return set().union(*map(_brought_along, value))
     if is_dataclass(value) and not isinstance(value, type):
         parts = [getattr(value, field.name) for field in fields(value)]
-        return {type(value).__module__}.union(*map(brought_along, parts))
+        return {type(value).__module__}.union(*map(_brought_along, parts))
     return set()
 
 
 def taking_part(by: Sequence[Callable[..., object]], parts: Mapping[str, object]) -> tuple[str, ...]:
     """Names of the modules that make a result: those of the functions that do the work, and of what they are given."""
-    return tuple(sorted({function.__module__ for function in by} | brought_along(parts)))
+    return tuple(sorted({function.__module__ for function in by} | _brought_along(parts)))
 
 
 def key(name: str, by: Sequence[Callable[..., object]], parts: Mapping[str, object]) -> str:
@@ -141,7 +141,7 @@ def from_checkout(path: Path) -> Path:
     return path
 
 
-def unwritable(path: Path, error: Exception) -> InputError:
+def _unwritable(path: Path, error: Exception) -> InputError:
     """What to say of a file that could not be written, by the error that came of trying."""
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
     what = "the disk is full: free some space" if full else f"cannot be written ({error})"
@@ -162,7 +162,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         scratch.chmod(0o644)  # some writers leave files that only their owner can read
         os.replace(scratch, path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise unwritable(path, error) from error
+        raise _unwritable(path, error) from error
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -182,7 +182,7 @@ def held(path: Path) -> Iterator[None]:
         lock = FileLock(path.with_name(f".{path.stem}.lock"))
         lock.acquire()
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise _unwritable(path, error) from error
     try:
         yield
     finally:

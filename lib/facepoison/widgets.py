@@ -17,7 +17,7 @@ from facepoison.figures import save
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
-SCRIPT = """
+_SCRIPT = """
 (() => {
   const box = document.getElementById("NAME");
   const frames = [...box.querySelectorAll(".frame")];
@@ -64,7 +64,7 @@ def show_frames(draw: Callable[[str], tuple[Figure, str]], places: Iterable[str]
     )
     whole = (
         f'<figure class="frames" id="{name}">{slider}{"".join(parts)}<figcaption>{html.escape(caption)}</figcaption>'
-        f"</figure><script>{SCRIPT.replace('NAME', name)}</script>"
+        f"</figure><script>{_SCRIPT.replace('NAME', name)}</script>"
     )
     plain = "\n".join(f"{place}: {alt}" for place, (_, alt) in frames.items())
     computing = {"version_major": 2, "version_minor": 0, "model_id": live(draw, list(frames), label).model_id}

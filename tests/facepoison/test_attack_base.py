@@ -62,20 +62,21 @@ def test_start_noise_belongs_to_the_picture():
 
 def test_poison_rounds_reports_and_keeps_order():
     pixels, seen = tiny_pictures(5), []
-    half = base.in_batches(
-        lambda some: to_float(some) / 2, pixels, torch.device("cpu"), 2, lambda *done: seen.append(done)
-    )
-    assert seen == [(2, 5), (4, 5), (5, 5)]
+    for batch, usual in ((2, 9), (None, 2)):
+        half = base.in_batches(
+            lambda some: to_float(some) / 2, pixels, torch.device("cpu"), batch, lambda *done: seen.append(done), usual
+        )
+    assert seen == [(2, 5), (4, 5), (5, 5)] * 2
     assert half.dtype == torch.uint8
     assert (half.int() - pixels / 2).abs().max() <= 0.5 + 1e-4
     with pytest.raises(InputError, match="batch"):
-        base.in_batches(to_float, pixels, torch.device("cpu"), 0, None)
+        base.in_batches(to_float, pixels, torch.device("cpu"), 0, None, 2)
 
 
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
-        (tiny_pictures().float() / 255, "as uint8"),
+        (tiny_pictures().float() / 255, "uint8 levels"),
         (tiny_pictures()[0], "at least one"),
         (tiny_pictures()[:0], "at least one"),
         (tiny_pictures()[:, :1], "at least one"),

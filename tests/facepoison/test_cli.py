@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from facepoison.cli import app
 from facepoison.errors import InputError
-from facepoison.extractors import catalog, recipes, training
+from facepoison.extractors import catalog, recipes, train
 from facepoison.extractors.catalog import count_macs
 from facepoison.extractors.listing import read_rank
 from facepoison.pictures.synthetic import make_pictures
@@ -119,7 +119,7 @@ def test_train_writes_where_it_is_told_and_leaves_the_catalogue_alone(tmp_path, 
         epochs=1,
     )
     monkeypatch.setitem(recipes.RECIPES, "vggface2_2018", recipe)
-    monkeypatch.setitem(training.ARCHITECTURES, "linear", lambda: nn.Sequential(nn.Flatten(), nn.Linear(12288, 128)))
+    monkeypatch.setitem(train.ARCHITECTURES, "linear", lambda: nn.Sequential(nn.Flatten(), nn.Linear(12288, 128)))
     before = catalog.FILE.read_bytes()
     result = run("train", "vggface2_2018", "--device", "cpu", "--weights", tmp_path / "w", "--scratch", tmp_path / "s")
     assert result.exit_code == 0, result.output

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from tiny import tiny_extractor, tiny_pictures
 
 from facepoison.attacks import fawkes_v03 as v03
-from facepoison.attacks.fawkes_v03 import FAWKES_V03_HIGH, FAWKES_V03_LOW, FAWKES_V03_MID, cloak_towards, fawkes_v03
+from facepoison.attacks.fawkes_v03 import FAWKES_V03_HIGH, cloak_towards, fawkes_v03
 from facepoison.attacks.similarity import change, dssim
 from facepoison.device import generator
 from facepoison.errors import InputError
@@ -144,7 +144,7 @@ def test_the_learning_rate_falls_at_each_third():
     assert [round(v03.rate_at(step, FAWKES_V03_HIGH), 9) for step in (0, 166, 167, 333, 334, 499)] == [
         10, 10, 8, 8, 6.4, 6.4,
     ]  # fmt: skip
-    assert [round(v03.rate_at(step, replace(FAWKES_V03_LOW, steps=2)), 9) for step in (0, 1)] == [35, 28]
+    assert [round(v03.rate_at(step, replace(FAWKES_V03_HIGH, steps=2, rate=35.0)), 9) for step in (0, 1)] == [35, 28]
 
 
 def test_targets_are_the_papers(clean, surrogates, public, monkeypatch):
@@ -176,7 +176,7 @@ def test_budget_is_kept_and_used(clean, cloaked):
 def test_a_larger_budget_is_used_too(clean, surrogates, public):
     sizes = [
         change(clean, fawkes_v03(clean, surrogates, replace(mode, steps=60), public=public, seed=1)).dssim.mean()
-        for mode in (FAWKES_V03_LOW, FAWKES_V03_MID, FAWKES_V03_HIGH)
+        for mode in (replace(FAWKES_V03_HIGH, threshold=budget) for budget in (0.003, 0.005, 0.008))
     ]
     assert sizes[0] < sizes[1] < sizes[2]
 
@@ -287,15 +287,10 @@ def test_the_seed_decides(clean, surrogates, public, cloaked):
     assert not torch.equal(fawkes_v03(clean, surrogates, QUICK, public=public, seed=2), cloaked)
 
 
-def test_presets_are_those_of_the_code():
-    modes = (FAWKES_V03_LOW, FAWKES_V03_MID, FAWKES_V03_HIGH)
-    assert [(mode.threshold, mode.steps, mode.rate) for mode in modes] == [
-        (0.003, 50, 35), (0.005, 200, 20), (0.008, 500, 10),
-    ]  # fmt: skip
-    assert {(mode.extractors, mode.penalty, mode.furthest, mode.pull, mode.drop) for mode in modes} == {
-        (1, 1e6, 20, 2, 0.8)
-    }
-    assert [mode.title for mode in modes] == ["Fawkes v0.3 low", "Fawkes v0.3 mid", "Fawkes v0.3 high"]
+def test_the_preset_is_that_of_the_code():
+    mode = FAWKES_V03_HIGH
+    assert (mode.threshold, mode.steps, mode.rate, mode.extractors) == (0.008, 500, 10, 1)
+    assert (mode.penalty, mode.furthest, mode.pull, mode.drop) == (1e6, 20, 2, 0.8)
 
 
 def test_bad_input_is_one_line(clean, surrogates, public):

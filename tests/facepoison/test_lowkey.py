@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny import tiny_extractor
 
+from benchmarks.calibrate_lowkey import weight_for
 from facepoison.attacks.base import input_gradient, squared_distance, start_noise
 from facepoison.attacks.lowkey import (
     LOWKEY,
@@ -15,7 +16,6 @@ from facepoison.attacks.lowkey import (
     features,
     lowkey,
     mirrored,
-    weight_for,
 )
 from facepoison.attacks.similarity import change
 from facepoison.errors import InputError

@@ -56,7 +56,7 @@ class Attack(Protocol):
         """Poisoned pictures for one user's, both uint8 (N, 3, H, W)."""
 
 
-TANH_SCALE = 2 - 1e-6  # keeps black and white a finite way off in tanh space, as Fawkes has it
+_TANH_SCALE = 2 - 1e-6  # keeps black and white a finite way off in tanh space, as Fawkes has it
 
 
 def check_pixels(pixels: Tensor) -> None:
@@ -124,7 +124,7 @@ def start_noise(pixels: Tensor, radius: float, seed: int, attack: str) -> Tensor
 
 def to_tanh(pictures: Tensor) -> Tensor:
     """Pictures in [0, 1] as points of the unbounded space that ``from_tanh`` maps back."""
-    return torch.atanh((pictures - 0.5) * TANH_SCALE)
+    return torch.atanh((pictures - 0.5) * _TANH_SCALE)
 
 
 def from_tanh(points: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def from_tanh(points: Tensor) -> Tensor:
 
     ``tanh(points) / TANH_SCALE + 0.5``, where ``tanh(x) = 2 sigmoid(2 x) - 1``: so it takes a CPU a third of the time.
     """
-    return torch.sigmoid(2 * points) * (2 / TANH_SCALE) + (0.5 - 1 / TANH_SCALE)
+    return torch.sigmoid(2 * points) * (2 / _TANH_SCALE) + (0.5 - 1 / _TANH_SCALE)
 
 
 def project(pictures: Tensor, clean: Tensor, radius: float) -> Tensor:
@@ -201,13 +201,13 @@ def squared_distance(embeddings: Tensor, reference: Tensor) -> Tensor:
     return (normalise(embeddings) - reference).square().sum(dim=1)
 
 
-def usual_batch(device: torch.device, on_cpu: int) -> int:
-    """How many pictures at a time suit a device: what stays in a CPU's cache, or what keeps a GPU busy."""
-    return on_cpu if device.type == "cpu" else 256
-
-
 def in_batches(
-    attack: Callable[[Tensor], Tensor], pixels: Tensor, device: torch.device, batch: int, progress: Progress | None
+    attack: Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    device: torch.device,
+    batch: int | None,
+    progress: Progress | None,
+    on_cpu: int,
 ) -> Tensor:
     """Run an attack batch by batch and round its float pictures to what is published.
 
@@ -215,12 +215,18 @@ def in_batches(
         attack: Takes uint8 pictures (B, 3, H, W) on the device and returns float ones in [0, 1].
         pixels: uint8 (N, 3, H, W) on any device.
         device: Where to compute.
-        batch: Pictures at a time.
+        batch: Pictures at a time; None takes 256 on a GPU, to keep it busy.
         progress: Told of each batch done.
+        on_cpu: What None takes on a CPU: what stays in its cache.
 
     Returns:
         uint8 (N, 3, H, W) on the device of ``pixels``.
+
+    Raises:
+        InputError: there is to be no picture at a time.
     """
+    if batch is None:
+        batch = on_cpu if device.type == "cpu" else 256
     if batch < 1:
         raise InputError(f"batch: {batch} pictures at a time; use 1 or more")
     parts = []

@@ -10,9 +10,9 @@ from facepoison.device import generator
 from facepoison.errors import InputError
 from facepoison.extractors import Drawing, Extractor
 
-SMALLEST = 0.5  # of the side, to which a picture may be shrunk before it is enlarged again
+_SMALLEST = 0.5  # of the side, to which a picture may be shrunk before it is enlarged again
 _SHIFT = 2  # pixels by which it may be moved, in each direction
-NOISE = 0.04  # standard deviation of what is added, on the network's own scale of about -1 to 1
+_NOISE = 0.04  # standard deviation of what is added, on the network's own scale of about -1 to 1
 
 
 class _Shaken(Drawing):
@@ -27,12 +27,12 @@ class _Shaken(Drawing):
         stream = generator(self.seed, "eot", self.calls)  # numbered: sums of pictures differ where rounding does
         self.calls += 1
         size = pictures.shape[-1]
-        side = round(size * (SMALLEST + (1 - SMALLEST) * torch.rand((), generator=stream).item()))
+        side = round(size * (_SMALLEST + (1 - _SMALLEST) * torch.rand((), generator=stream).item()))
         down, right = torch.randint(0, 2 * _SHIFT + 1, (2,), generator=stream).tolist()
         small = F.interpolate(pictures, (side, side), mode="bilinear", antialias=True, align_corners=False)
         back = F.interpolate(small, (size, size), mode="bilinear", align_corners=False)
         wide = F.pad(back, (_SHIFT,) * 4, mode="replicate")
-        noise = NOISE * torch.randn(pictures.shape, generator=stream).to(pictures)
+        noise = _NOISE * torch.randn(pictures.shape, generator=stream).to(pictures)
         seen: Tensor = self.network(wide[..., down : down + size, right : right + size] + noise)
         return seen
 

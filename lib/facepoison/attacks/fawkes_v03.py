@@ -21,7 +21,6 @@ from facepoison.attacks.base import (
     input_gradient,
     raw_embeddings,
     to_tanh,
-    usual_batch,
 )
 from facepoison.attacks.similarity import dssim_to
 from facepoison.device import batches, generator
@@ -81,8 +80,6 @@ class FawkesV03:
         return fawkes_v03(pixels, surrogates, self, public=public, seed=seed, batch=batch)
 
 
-FAWKES_V03_LOW = FawkesV03("fawkes_v03_low", "Fawkes v0.3 low", threshold=0.003, steps=50, rate=35.0)
-FAWKES_V03_MID = FawkesV03("fawkes_v03_mid", "Fawkes v0.3 mid", threshold=0.005, steps=200, rate=20.0)
 FAWKES_V03_HIGH = FawkesV03("fawkes_v03_high", "Fawkes v0.3 high", threshold=0.008, steps=500, rate=10.0)
 """The mode of Fawkes v0.3 that changes most."""
 
@@ -108,7 +105,7 @@ def identity_means(features: Tensor, identities: Tensor) -> tuple[Tensor, Tensor
     return present, sums / row.bincount(minlength=len(present))[:, None]
 
 
-def furthest_rows(own: Sequence[Tensor], means: Sequence[Tensor], furthest: int) -> Tensor:
+def _furthest_rows(own: Sequence[Tensor], means: Sequence[Tensor], furthest: int) -> Tensor:
     """Rows of the identities that are furthest from the user, int64 (K,), the furthest first.
 
     Args:
@@ -125,12 +122,12 @@ def choose_target(own: Sequence[Tensor], means: Sequence[Tensor], furthest: int,
     """Row of the identity to imitate: one of the furthest from the user, all equally likely.
 
     Args:
-        own: As for ``furthest_rows``.
-        means: As for ``furthest_rows``.
-        furthest: As for ``furthest_rows``.
+        own: As for ``_furthest_rows``.
+        means: As for ``_furthest_rows``.
+        furthest: As for ``_furthest_rows``.
         seed: It alone decides which of them in order of distance.
     """
-    rows = furthest_rows(own, means, furthest)
+    rows = _furthest_rows(own, means, furthest)
     return int(rows[int(torch.randint(len(rows), (), generator=generator(seed, "fawkes v0.3 target")))])
 
 
@@ -283,4 +280,4 @@ def fawkes_v03(
             targets = [raw_embeddings(f, clean) + shift for f, shift in zip(ready, shifts, strict=True)]
         return cloak_towards(clean, targets, ready, preset)
 
-    return in_batches(attack, pixels, device, usual_batch(device, _BATCH) if batch is None else batch, progress)
+    return in_batches(attack, pixels, device, batch, progress, _BATCH)

@@ -23,7 +23,6 @@ from facepoison.attacks.base import (
     squared_distance,
     start_noise,
     to_tanh,
-    usual_batch,
 )
 from facepoison.attacks.similarity import dssim_to
 from facepoison.extractors import Extractor, normalise
@@ -207,4 +206,4 @@ def fawkes_v1(
     def attack(some: Tensor) -> Tensor:
         return cloak(to_float(some), start_noise(some, preset.start, seed, "fawkes v1.0"), ready, preset)
 
-    return in_batches(attack, pixels, device, usual_batch(device, _BATCH) if batch is None else batch, progress)
+    return in_batches(attack, pixels, device, batch, progress, _BATCH)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -21,10 +21,9 @@ from facepoison.attacks.base import (
     sign_step,
     squared_distance,
     start_noise,
-    usual_batch,
 )
 from facepoison.attacks.lpips import lpips_to
-from facepoison.attacks.similarity import blurred, change, dssim_to, squared_change_to
+from facepoison.attacks.similarity import blurred, dssim_to, squared_change_to
 from facepoison.errors import InputError
 from facepoison.extractors import Extractor, normalise
 from facepoison.extractors.prepared import prepared
@@ -162,9 +161,9 @@ def lowkey(
     Twenty photographs of ten people (112 px, two surrogates) come out at a PSNR of 32.6 dB, an SSIM of 0.89 and a mean
     change of 4.2 levels; one picture of the original's has 30.0 dB, 0.86 and 5.6.
 
-    ``LOWKEY_MSE`` does without: it holds the attack back by the mean squared error, weighed by ``weight_for`` so that
-    synthetic faces of the validation population at 112 px come out at a PSNR of 30 dB, as the original's own output
-    does (``benchmarks/calibrate_lowkey.py`` gives 332). Of the distances that need no download this one comes nearest
+    ``LOWKEY_MSE`` does without: it holds the attack back by the mean squared error, weighed so that synthetic
+    faces of the validation population at 112 px come out at a PSNR of 30 dB, as the original's own output does
+    (``benchmarks/calibrate_lowkey.py`` gives 332). Of the distances that need no download this one comes nearest
     to the original's SSIM of 0.86 as well: 0.91, where DSSIM at the same PSNR leaves 0.98, a poison hidden in textures
     that LowKey does not look for. On photographs the same weight gives 29.0 dB and 0.82.
 
@@ -204,49 +203,4 @@ def lowkey(
     def attack(some: Tensor) -> Tensor:
         return ascend(to_float(some), start_noise(some, preset.start, seed, "lowkey"), ready, preset, distance)
 
-    return in_batches(attack, pixels, device, usual_batch(device, _BATCH) if batch is None else batch, progress)
-
-
-def weight_for(
-    pixels: Tensor,
-    surrogates: Sequence[Extractor],
-    preset: LowKey = LOWKEY,
-    *,
-    seed: int,
-    target: float = 30.0,
-    tolerance: float = 0.05,
-    perceptual: Perceptual | None = None,
-    batch: int = 8,
-) -> LowKey:
-    """The preset with the weight at which poisons have a given PSNR.
-
-    Takes four times or a quarter of the weight until the target lies between two, then bisects on its logarithm.
-
-    Args:
-        pixels: uint8 (N, 3, H, W): pictures of people who appear in no experiment.
-        surrogates: As for ``lowkey``.
-        preset: Where to start; its weight must be above 0.
-        seed: As for ``lowkey``.
-        target: Mean PSNR over the pictures, in decibels.
-        tolerance: How near is near enough, in decibels.
-        perceptual: As for ``lowkey``.
-        batch: As for ``lowkey``.
-
-    Raises:
-        InputError: 24 tries did not bring the PSNR there.
-    """
-
-    def miss(weight: float) -> float:
-        poisoned = lowkey(
-            pixels, surrogates, replace(preset, weight=weight), seed=seed, perceptual=perceptual, batch=batch
-        )
-        return float(change(pixels, poisoned).psnr.mean()) - target
-
-    weight, low, high = preset.weight, 0.0, float("inf")
-    for _ in range(24):
-        missed = miss(weight)
-        if abs(missed) <= tolerance:
-            return replace(preset, weight=weight)
-        low, high = (weight, high) if missed < 0 else (low, weight)
-        weight = 4 * low if high == float("inf") else high / 4 if low == 0 else (low * high) ** 0.5
-    raise InputError(f"weight_for: no weight near {preset.weight:g} gives {target:g} dB; start from another weight")
+    return in_batches(attack, pixels, device, batch, progress, _BATCH)

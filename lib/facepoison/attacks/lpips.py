@@ -35,7 +35,7 @@ CONTENT = "ee23435f2531662c001a0bec103992e2bc78198fa05cbab52b1c1c80b07f8f11"
 """What ``content`` says of the weights."""
 
 STRIDES, PADDINGS = (4, 1, 1, 1, 1), (2, 2, 1, 1, 1)
-POOLED = (1, 2)  # convolutions whose input is pooled first
+_POOLED = (1, 2)  # convolutions whose input is pooled first
 _LEAST = 31  # px a side, of which pooling leaves one position
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pictures in [-1, 1]
 
@@ -47,7 +47,7 @@ def layers(pictures: Tensor, weights: Weights) -> Iterator[Tensor]:
     shift, scale = (pictures.new_tensor(each).view(1, 3, 1, 1) for each in (SHIFT, SCALE))
     x = (2 * pictures - 1 - shift) / scale
     for place, (stride, padding) in enumerate(zip(STRIDES, PADDINGS, strict=True)):
-        if place in POOLED:
+        if place in _POOLED:
             x = F.max_pool2d(x, 3, 2)
         x = F.conv2d(x, weights[f"conv{place}.weight"], weights[f"conv{place}.bias"], stride, padding).relu()
         yield x

@@ -44,7 +44,7 @@ def poison(
     return {"pixels": attack(pixels, surrogates, seed=seed, public=public)}
 
 
-def shard_of(
+def _shard_of(
     attack: Attack, pixels: Tensor, surrogates: Sequence[Extractor], *, seed: int, public: Pictures | None = None
 ) -> Shard:
     """Pictures that are poisoned at a time, as a shard of that work."""
@@ -56,7 +56,7 @@ def poison_shard(
     attack: Attack, pixels: Tensor, surrogates: Sequence[Extractor], *, seed: int, public: Pictures | None = None
 ) -> store.Cached:
     """A shard's poisoned pictures, uint8 (N, 3, H, W) under ``"pixels"``, computed once and then cached."""
-    return shard_of(attack, pixels, surrogates, seed=seed, public=public).cached()
+    return _shard_of(attack, pixels, surrogates, seed=seed, public=public).cached()
 
 
 def poison_people(
@@ -89,7 +89,7 @@ def poison_people(
         InputError: the attack refuses its input, or the store cannot be written.
     """
     parts = list(shards(people, attack.targeted))
-    asked = [shard_of(attack, part.pixels, surrogates, seed=seed, public=public) for part in parts]
+    asked = [_shard_of(attack, part.pixels, surrogates, seed=seed, public=public) for part in parts]
     done = 0
 
     def tell(place: int) -> None:

@@ -8,8 +8,8 @@ from facepoison.attacks.fawkes_v1 import FAWKES_V1_HIGH, FAWKES_V1_LOW, FAWKES_V
 from facepoison.attacks.lowkey import LOWKEY, LOWKEY_MSE
 from facepoison.errors import InputError
 
-PUBLISHED: tuple[Attack, ...] = (FAWKES_V03_HIGH, FAWKES_V1_LOW, FAWKES_V1_MID, FAWKES_V1_HIGH, LOWKEY)
-ATTACKS = {attack.name: attack for attack in (*PUBLISHED, LOWKEY_MSE)}
+_PUBLISHED: tuple[Attack, ...] = (FAWKES_V03_HIGH, FAWKES_V1_LOW, FAWKES_V1_MID, FAWKES_V1_HIGH, LOWKEY)
+ATTACKS = {attack.name: attack for attack in (*_PUBLISHED, LOWKEY_MSE)}
 """The attacks of the book by name: those published, and LowKey without LPIPS."""
 
 

@@ -15,7 +15,7 @@ from facepoison.errors import InputError
 from facepoison.pictures import to_float
 
 WINDOW = 11
-SIGMA = 1.5
+_SIGMA = 1.5
 K1, K2 = 0.01, 0.03
 
 
@@ -41,7 +41,7 @@ def band(length: int, size: int, sigma: float, dtype: torch.dtype, device: torch
     return matrix.to(dtype).to(device)
 
 
-def as_channels(pictures: Tensor) -> Tensor:
+def _as_channels(pictures: Tensor) -> Tensor:
     """Pictures (..., H, W) as the channels of one, (1, N, H, W), the channels last in memory."""
     if pictures.ndim != 4 or len(pictures) != 1:  # reshaping what has that shape would hide that it lies so already
         pictures = pictures.reshape(1, -1, *pictures.shape[-2:])
@@ -57,7 +57,7 @@ def blurred(pictures: Tensor, size: int, sigma: float, margin: int = 0) -> Tenso
     GPU's convolutions may.
 
     Args:
-        pictures: Of any number of dimensions; fastest as ``as_channels`` lays them out.
+        pictures: Of any number of dimensions; fastest as ``_as_channels`` lays them out.
         size: Taps of the window.
         sigma: Its standard deviation in pixels.
         margin: So many zeros are first put around each picture.
@@ -71,7 +71,7 @@ def blurred(pictures: Tensor, size: int, sigma: float, margin: int = 0) -> Tenso
         raise InputError(f"picture: {least} px is less than the {size} px window; use larger pictures")
     kind = pictures.dtype, pictures.device
     if kind == (torch.float32, torch.device("cpu")) and torch.backends.mkldnn.enabled:
-        maps = as_channels(pictures)
+        maps = _as_channels(pictures)
         window = taps(maps.shape[1], size, sigma)
         down = F.conv2d(maps, window[..., None], groups=len(window))
         across = F.conv2d(down, window[..., None, :], groups=len(window))
@@ -94,8 +94,8 @@ class _Similarity(torch.autograd.Function):
         ctx: FunctionCtx, pictures: Tensor, twice: Tensor, twice_mean: Tensor, b1_rest: Tensor, b2_rest: Tensor
     ) -> Tensor:
         """Similarity (N,) of pictures (N, C, H, W), given 2 y, 2 m', m'^2 + K1^2 and v' + K2^2."""
-        x = as_channels(pictures)
-        m, s, c = blurred(torch.cat([x, x * x, x * twice], dim=1), WINDOW, SIGMA).chunk(3, dim=1)
+        x = _as_channels(pictures)
+        m, s, c = blurred(torch.cat([x, x * x, x * twice], dim=1), WINDOW, _SIGMA).chunk(3, dim=1)
         product, square = m * twice_mean, m * m
         a1, a2, b1, b2 = product + K1**2, c - product + K2**2, square + b1_rest, s - square + b2_rest
         ctx.save_for_backward(x, twice, twice_mean, m, a1, a2, b1, b2)
@@ -117,16 +117,16 @@ class _Similarity(torch.autograd.Function):
         by_s = -kept / b2
         by_m = twice_mean * (each * a2 / (b1 * b2) - by_c) - 2 * m * (kept / b1 + by_s)
         # The window is symmetric, so that the way back through a blur is a blur of what is padded with zeros.
-        maps = blurred(torch.cat([by_m, by_s, by_c], dim=1), WINDOW, SIGMA, margin=WINDOW - 1)
+        maps = blurred(torch.cat([by_m, by_s, by_c], dim=1), WINDOW, _SIGMA, margin=WINDOW - 1)
         to_x, to_square, to_cross = maps.chunk(3, dim=1)
         return (to_x + 2 * x * to_square + twice * to_cross).view(shape), None, None, None, None
 
 
 @torch.no_grad()
-def ssim_to(others: Tensor) -> Callable[[Tensor], Tensor]:
+def _ssim_to(others: Tensor) -> Callable[[Tensor], Tensor]:
     """Structural similarity to pictures that stay the same: what hangs on them alone is computed once; see ``ssim``."""
-    twice = as_channels(2 * others)
-    twice_mean, square = blurred(twice, WINDOW, SIGMA), blurred(as_channels(others.square()), WINDOW, SIGMA)
+    twice = _as_channels(2 * others)
+    twice_mean, square = blurred(twice, WINDOW, _SIGMA), blurred(_as_channels(others.square()), WINDOW, _SIGMA)
     power = (twice_mean / 2).square()
     fixed = twice, twice_mean, power + K1**2, square - power + K2**2
     return lambda pictures: _Similarity.apply(pictures, *fixed)
@@ -151,7 +151,7 @@ def ssim(pictures: Tensor, others: Tensor) -> Tensor:
     """
     if pictures.shape != others.shape or pictures.ndim != 4:
         raise InputError(f"ssim: shapes {tuple(pictures.shape)} and {tuple(others.shape)}; give two (N, C, H, W) alike")
-    return ssim_to(others)(pictures)
+    return _ssim_to(others)(pictures)
 
 
 def dssim(pictures: Tensor, others: Tensor) -> Tensor:
@@ -171,16 +171,16 @@ def dssim_to(others: Tensor) -> Callable[[Tensor], Tensor]:
     Raises:
         InputError: a picture is smaller than the window.
     """
-    similarity = ssim_to(others)
+    similarity = _ssim_to(others)
     return lambda pictures: (1 - similarity(pictures)) / 2
 
 
-def mean_change(pictures: Tensor, others: Tensor) -> Tensor:
+def _mean_change(pictures: Tensor, others: Tensor) -> Tensor:
     """Mean absolute difference of each picture (N, C, H, W), (N,), in the pictures' own unit."""
     return (pictures - others).abs().flatten(1).mean(dim=1)
 
 
-def largest_change(pictures: Tensor, others: Tensor) -> Tensor:
+def _largest_change(pictures: Tensor, others: Tensor) -> Tensor:
     """Largest absolute difference (L-infinity) of each picture (N, C, H, W), (N,), in the pictures' own unit."""
     return (pictures - others).abs().flatten(1).amax(dim=1)
 
@@ -236,5 +236,8 @@ def change(clean: Tensor, poisoned: Tensor) -> Change:
         )
     before, after = to_float(clean), to_float(poisoned)
     return Change(
-        largest_change(before, after) * 255, mean_change(before, after) * 255, psnr(before, after), dssim(before, after)
+        _largest_change(before, after) * 255,
+        _mean_change(before, after) * 255,
+        psnr(before, after),
+        dssim(before, after),
     )

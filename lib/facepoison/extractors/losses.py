@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from facepoison.extractors.architectures import DIMENSIONS
 from facepoison.extractors.recipes import PAIRING, Loss, Recipe
 
-LENGTHS = (5.0, 55.0)  # MagFace's 10 and 110 are for 512 dimensions: a length grows with their square root
-LEAST_MARGIN = 0.45 / 0.8  # MagFace's smallest margin as a share of its largest
+_LENGTHS = (5.0, 55.0)  # MagFace's 10 and 110 are for 512 dimensions: a length grows with their square root
+_LEAST_MARGIN = 0.45 / 0.8  # MagFace's smallest margin as a share of its largest
 _LENGTH_WEIGHT = 7.0  # MagFace's 35, at a scale of 24 instead of 64 and half the length
 _SPREAD = 0.33  # AdaFace's h: its extremes lie three deviations from the mean
 _PACE = 0.01  # how fast AdaFace's mean and deviation of lengths follow the batches
@@ -49,16 +49,16 @@ def turned_logits(cosines: Tensor, labels: Tensor, turn: Tensor, push: Tensor, s
 def magface_margins(lengths: Tensor, margin: float) -> Tensor:
     """MagFace's margins in radians (B,) by the lengths of embeddings (Meng et al. 2021, equation 3).
 
-    They grow on a line from ``LEAST_MARGIN`` of ``margin`` to all of it between the two ``LENGTHS``.
+    They grow on a line from ``_LEAST_MARGIN`` of ``margin`` to all of it between the two ``_LENGTHS``.
     """
-    low, high = LENGTHS
+    low, high = _LENGTHS
     share = (lengths.clamp(low, high) - low) / (high - low)
-    return margin * (LEAST_MARGIN + (1 - LEAST_MARGIN) * share)
+    return margin * (_LEAST_MARGIN + (1 - _LEAST_MARGIN) * share)
 
 
 def magface_regulariser(lengths: Tensor) -> Tensor:
     """MagFace's reward for long embeddings, the mean of 1 / a + a / u^2 over lengths a (B,) up to the largest, u."""
-    low, high = LENGTHS
+    low, high = _LENGTHS
     inside = lengths.clamp(low, high)
     return (1 / inside + inside / high**2).mean()
 

@@ -98,7 +98,7 @@ class _Tracer(fx.Tracer):
         return isinstance(m, Drawing | PReLU) or super().is_leaf_module(m, module_qualified_name)
 
 
-PAIRS: list[tuple[type[nn.Module], type[nn.Module]]] = [(nn.Conv2d, nn.BatchNorm2d), (nn.Linear, nn.BatchNorm1d)]
+_PAIRS: list[tuple[type[nn.Module], type[nn.Module]]] = [(nn.Conv2d, nn.BatchNorm2d), (nn.Linear, nn.BatchNorm1d)]
 
 
 def _settled(layer: nn.Module) -> bool:
@@ -130,7 +130,7 @@ def _folded(network: nn.Module) -> nn.Module:
         if not _settled(layer) or times[node.target] > 1:
             continue
         alone = before in calls and len(before.users) == 1 == times[before.target]
-        if alone and (type(layers[before.target]), type(layer)) in PAIRS:
+        if alone and (type(layers[before.target]), type(layer)) in _PAIRS:
             traced.set_submodule(before.target, _with(layers[before.target], layer))
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)

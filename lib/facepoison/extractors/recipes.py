@@ -36,8 +36,8 @@ class Augmentation:
     shrink: float = 0.0
 
 
-USUAL = Augmentation()
-CROPS = Augmentation(zoom=0.0, turn=0.0, colour=0.0, blur=0.0, noise=0.0, cutout=0.0)
+_USUAL = Augmentation()
+_CROPS = Augmentation(zoom=0.0, turn=0.0, colour=0.0, blur=0.0, noise=0.0, cutout=0.0)
 STRONG = Augmentation(shift=3.0, zoom=0.06, turn=0.08, colour=0.12, blur=1.0, noise=0.03, cutout=0.2, shrink=0.3)
 
 
@@ -77,7 +77,7 @@ class Recipe:
     rate: float = 2.5e-3
     warm_up: int = 200
     weight_decay: float = 0.05
-    augmentation: Augmentation = USUAL
+    augmentation: Augmentation = _USUAL
     calm: float = 0.25
     bfloat16: bool = True
     seed: int = 0
@@ -102,7 +102,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe("vggface2_2018", "narrow SE-ResNet", 1500, 20, 15, "softmax"),
         Recipe("mobilefacenet_2018", "narrow MobileFaceNet", 1500, 20, 12, "cosface", 20.0, 0.25, bfloat16=False),
         Recipe("cosface_2018", "narrow SphereFace network", 1500, 20, 12, "cosface", 20.0, 0.25, bfloat16=False),
-        Recipe("deepid_2014", "DeepID network", 500, 20, 25, "softmax", rate=1e-3, augmentation=CROPS),
+        Recipe("deepid_2014", "DeepID network", 500, 20, 25, "softmax", rate=1e-3, augmentation=_CROPS),
         Recipe(
             "facenet_2015",
             "narrow Inception-ResNet",
@@ -111,7 +111,7 @@ RECIPES: dict[str, Recipe] = {
             16,
             "triplet",
             margin=0.2,
-            augmentation=CROPS,
+            augmentation=_CROPS,
             together=4,
         ),
         Recipe("magface_2021", "narrow three-stage iResNet", 3000, 20, 12, "magface", scale=24.0, margin=0.5),

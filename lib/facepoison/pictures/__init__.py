@@ -77,7 +77,7 @@ def check_pictures(pixels: Tensor, what: str = "pictures", least: int = 1) -> No
     """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
         got = f"{pixels.dtype} {tuple(pixels.shape)}"
-        raise InputError(f"{what}: {got}; give at least one as uint8 (N, 3, H, W), levels 0 to 255 (to_uint8)")
+        raise InputError(f"{what}: {got}; give at least one as uint8 levels 0 to 255, (N, 3, H, W)")
     if min(pixels.shape[-2:]) < least:
         raise InputError(f"{what}: {tuple(pixels.shape[-2:])} px is too small; give at least {least} px a side")
 

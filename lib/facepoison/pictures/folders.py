@@ -21,9 +21,9 @@ from facepoison.pictures import Pictures
 from facepoison.pictures.align import align
 from facepoison.store import Arrays, cached
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-FORMATS = ("JPEG", "PNG", "WEBP")
-MOST_PIXELS = 80_000_000
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_MOST_PIXELS = 80_000_000
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,14 @@ def open_picture(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is below Pillow's
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
         except Image.DecompressionBombError as error:
             raise _UnusableError("too large", str(error)) from error
         except (OSError, SyntaxError, ValueError, struct.error) as error:
             raise _UnusableError("no JPEG, PNG or WebP picture") from error
-    if image.width * image.height > MOST_PIXELS:
+    if image.width * image.height > _MOST_PIXELS:
         raise _UnusableError(
-            "too large", f"{image.width} x {image.height} pixels, at most {MOST_PIXELS // 10**6} million"
+            "too large", f"{image.width} x {image.height} pixels, at most {_MOST_PIXELS // 10**6} million"
         )
     try:
         return ImageOps.exif_transpose(image).convert("RGB")
@@ -122,8 +122,8 @@ def open_picture(data: bytes) -> Image.Image:
 
 def _aligned(path: Path, device: str) -> tuple[Tensor, int]:
     """The aligned face of a file and the number of faces in it, from the store where it is known."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise _UnusableError("not named as a picture", f"'{path.suffix}' is none of {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise _UnusableError("not named as a picture", f"'{path.suffix}' is none of {', '.join(_SUFFIXES)}")
     try:
         data = path.read_bytes()
     except OSError as error:
