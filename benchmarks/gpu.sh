@@ -17,7 +17,8 @@
 #   SMALL=1                 tries the logic on the CPU with the smallest settings
 #
 # Where Python lacks packages, put their wheels into the folder .whl: they are installed for this run alone, without
-# what they in turn ask for. If torchattacks is among them, the attacks are compared with it.
+# what they in turn ask for. If torchattacks is among them, the attacks are compared with it. LowKey is held back by
+# LPIPS: where its weights are not, put the file that `facepoison fetch lpips` makes into the folder .cache.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
@@ -29,6 +30,10 @@ small=()
 if [ -n "${SMALL:-}" ]; then
     small=(--small)
     export CUDA_VISIBLE_DEVICES= FACEPOISON_STORE="${FACEPOISON_STORE:-$PWD/_build/store-small}"
+fi
+
+if [ -d .cache ]; then
+    export FACEPOISON_CACHE="$PWD/.cache"
 fi
 
 mkdir -p "$OUT" && rm -f "$OUT/gpu.json" || exit 2
