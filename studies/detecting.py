@@ -189,10 +189,22 @@ def ask(
     Raises:
         InputError: a set's pictures lie otherwise.
     """
+    flat = scores_of(run, networks, {name: each.pixels for name, each in sets.items()}, transformations, baselines)
+    return {key: by_row(each, sets[key[2]]) for key, each in flat.items()}
+
+
+def scores_of(
+    run: Run,
+    networks: Sequence[Detector],
+    sets: Mapping[str, Tensor],
+    transformations: Iterable[str],
+    baselines: Mapping[str, Classifier] | None = None,
+) -> dict[Key, Tensor]:
+    """Scores (pictures,) by detector, transformation and set; see ``ask``, whose sets are pictures of people."""
     kinds, parts, shards = dict(baselines or {}), [], []
-    for transformation, (name, pictures) in itertools.product(transformations, sets.items()):
-        for some in batches(len(pictures), AT_A_TIME):
-            known = {"networks": list(networks), "pixels": pictures.pixels[some], "transformation": transformation}
+    for transformation, (name, pixels) in itertools.product(transformations, sets.items()):
+        for some in batches(len(pixels), AT_A_TIME):
+            known = {"networks": list(networks), "pixels": pixels[some], "transformation": transformation}
             by = (detect.scores, statistics, transform)
             shards.append(Shard("scores", marks, known | {"plainly": bool(kinds)}, by))
             parts.append((transformation, name))
@@ -205,7 +217,7 @@ def ask(
         for kind, model in kinds.items():
             own = torch.from_numpy(model.decision_function(result.arrays["statistics"].numpy()))
             found.setdefault((kind, *part), []).append(own)
-    return {key: by_row(torch.cat(each), sets[key[2]]) for key, each in found.items()}
+    return {key: torch.cat(each) for key, each in found.items()}
 
 
 def by_row(values: Tensor, pictures: Pictures) -> Tensor:

@@ -1,7 +1,8 @@
 """Raw outcomes of studies, scores of detectors and answers of recognisers, and what chapters work out from them.
 
 A file holds a tensor for each key, a tuple of words. Scores stand under detector, transformation and set, one row for
-each person and one column for each picture.
+each person and one column for each picture; where people have different numbers of pictures, one for each picture, and
+who is on them stands under ``person`` and the set.
 """
 
 from __future__ import annotations

@@ -43,10 +43,8 @@ def _cut_out_anew(clean: Tensor, posted: Tensor, matrices: Tensor) -> Tensor:
     side = clean.shape[-1]
     ends = torch.tensor([[0, 0, 1], [0, side, 1], [side, 0, 1], [side, side, 1]], dtype=torch.float64)
     corners = ends @ matrices.double().mT  # (N, 4, 2)
-    first = corners.amin(dim=1).floor() - 1
-    there = matrices.double() - F.pad(
-        first[:, :, None], (2, 0)
-    )  # the part of the photograph that holds the crop, and a pixel around it
+    first = corners.amin(dim=1).floor() - 1  # of the part of the photograph that holds the crop and a pixel around it
+    there = matrices.double() - F.pad(first[:, :, None], (2, 0))
     size = int((corners.amax(dim=1) - first).max()) + 2
     turn = torch.linalg.inv(there[:, :, :2])
     back = torch.cat([turn, -turn @ there[:, :, 2:]], dim=2)
