@@ -17,7 +17,7 @@ from facepoison.attacks.eot import eot_surrogate
 from facepoison.attacks.lowkey import LOWKEY
 from facepoison.attacks.presets import ATTACKS, find_attack
 from facepoison.attacks.similarity import change
-from facepoison.evaluation import Answers, Protection, difference
+from facepoison.evaluation import Answers
 from facepoison.extractors import Extractor
 from facepoison.extractors.cards import write_weights
 from facepoison.extractors.catalog import WEIGHTS, load_extractor, record
@@ -27,7 +27,7 @@ from facepoison.game import among
 from facepoison.outcomes import Key
 from facepoison.pictures import Pictures
 from facepoison.protocol import load_data, load_extractors
-from studies.common import RealPeople, Run, crowd_posts, keep, poisoned, script, users_posts, write
+from studies.common import Run, crowd_posts, keep, poisoned, script, users_posts
 
 
 def trainers_poisons(run: Run) -> tuple[Pictures, dict[str, Pictures]]:
@@ -173,45 +173,5 @@ def unknown(run: Run) -> None:
     keep(run, "unknown", psnr | outcomes.pack_answers(answers), asked, began)
 
 
-def adaptive_real(run: Run, found: RealPeople) -> None:
-    """The adaptive trainer on real people: a real extractor trained on others' poison: ``adaptive_real.json``.
-
-    Everybody but the users is public: their first pictures are poisoned by the trainer, who then trains on them.
-    Weights are not kept.
-    """
-    began = shipped.begin()
-    setting, data, networks = found.setting, found.data, found.extractors
-    asked = run.setting.protocol["adapting_real"]
-    start, people = networks[asked["trainer"]], data.pictures.identities
-    others = [who for who in range(len(data.pictures.names)) if who not in data.users]
-    clean = data.pictures.take(torch.cat([(people == who).nonzero().flatten()[: asked["pictures"]] for who in others]))
-    attacks = [find_attack(name) for name in asked["attacks"]]
-    poisons = {each.name: poisoned(run, each, clean, setting, networks, data.public) for each in attacks}
-    posted = {each.name: users_posts(run, setting, each, data, networks) for each in attacks}
-    before = {attack: game.play(data, posts, start) for attack, posts in posted.items()}
-    rows = [_met({"arm": "none", "rate": 0.0}, attack, each, each) for attack, each in before.items()]
-    for rate in asked["rates"]:
-        preset = replace(ROBUST, name=f"robust training, rate {rate}", draws=asked["draws"], rate=rate)
-        for arm, taught in (("control", {}), ("both", poisons)):
-            robust = adversarial_fine_tuning(start, clean, taught, preset, seed=setting.seed, report=run.say)
-            for attack, posts in posted.items():
-                outcome = game.play(data, posts, robust)
-                rows.append(_met({"arm": arm, "rate": rate}, attack, outcome, before[attack]))
-    inputs = found.said | {"faces": found.said["pictures"], "public_people": len(others)} | asked
-    write(run, "adaptive_real", rows, inputs, began)
-
-
-def _met(how: Mapping[str, object], attack: str, outcome: Protection, untrained: Protection) -> dict[str, Any]:
-    """A row of ``adaptive``: protection, what of it is due to the poison, and what training cost on clean pictures."""
-    return {
-        **how,
-        "attack": attack,
-        "protection": outcome.rate,
-        "by_user": outcome.poisoned.by_user.tolist(),
-        "due_to_poison": difference(outcome.poisoned, outcome.clean),
-        "accuracy_lost": difference(outcome.clean, untrained.clean),
-    }
-
-
 if __name__ == "__main__":
-    sys.exit(script(__doc__, [adaptive, adaptive_end_to_end, unknown], [adaptive_real]))
+    sys.exit(script(__doc__, [adaptive, adaptive_end_to_end, unknown]))

@@ -17,23 +17,21 @@ from facepoison.attacks.lowkey import LOWKEY
 from facepoison.attacks.presets import find_attack
 from facepoison.attacks.similarity import change
 from facepoison.device import pick_device
-from facepoison.evaluation import Answers, rank_one
+from facepoison.evaluation import Answers
 from facepoison.extractors import Extractor
 from facepoison.extractors.architectures import ARCHITECTURES
-from facepoison.extractors.catalog import find_entry, load_extractor
+from facepoison.extractors.catalog import load_extractor
 from facepoison.extractors.recipes import STRONG, Recipe, find_recipe
 from facepoison.extractors.train import rank_1, snapshot, train_network, training_pictures
 from facepoison.factorial import CHANGES, half_factorial
 from facepoison.game import among
 from facepoison.outcomes import Key
-from facepoison.protocol import embeddings, load_data, load_extractors
-from facepoison.recognition import Recogniser
+from facepoison.protocol import load_data, load_extractors
 from facepoison.shards import Shard, compute
 from facepoison.store import Arrays, Cached, held, of_weights
-from studies.common import SCRATCH, RealPeople, Run, counting, crowd_posts, keep, script, users_posts, write
+from studies.common import SCRATCH, Run, counting, crowd_posts, keep, script, users_posts, write
 
 FACTORS = tuple(CHANGES)
-RECOGNISERS: tuple[Recogniser, ...] = ("nearest", "linear")
 
 
 def end_to_end_later(run: Run) -> None:
@@ -181,36 +179,5 @@ def crowd(run: Run) -> None:
     keep(run, "crowd_size", outcomes.pack_answers(answers), asked, began)
 
 
-def real(run: Run, found: RealPeople) -> None:
-    """The oblivious trainer on real people, with other people's extractors: ``real_*.json``, numbers only.
-
-    ``real_recognisers`` holds rank-1 on everybody's clean probes, ``real_waiting`` the protection of the users.
-    """
-    began = shipped.begin()
-    setting, data, networks = found.setting, found.data, found.extractors
-    asked = run.setting.protocol["real"] | found.said
-    years = {name: find_entry(name).year for name in networks}
-    ranks = []
-    for seed in asked["seeds"]:
-        again = data if seed == setting.seed else load_data(replace(setting, seed=seed))
-        for name, network in networks.items():
-            run.say(f"{name}: embeds the pictures of seed {seed}")
-            rank = rank_one(*again.sides(embeddings(network, again.pictures.pixels)))
-            row = {"extractor": name, "year": years[name], "sha256": network.sha256, "seed": seed}
-            ranks.append(row | {"rank_1": rank})
-    rows = []
-    for attack in run.setting.protocol["real"]["attacks"]:
-        posts = users_posts(run, setting, find_attack(attack), data, networks)
-        loud = float(change(data.to_publish(data.users).pixels, posts.pixels).psnr.mean())
-        for name, network in networks.items():
-            role = poisoning.role(setting, attack, name)
-            for recogniser in RECOGNISERS:
-                row = {"attack": attack, "extractor": name, "year": years[name], "role": role, "psnr": loud}
-                rate = game.play(data, posts, network, recogniser=recogniser).rate
-                rows.append(row | {"recogniser": recogniser, "protection": rate})
-    write(run, "real_recognisers", ranks, asked, began)
-    write(run, "real_waiting", rows, asked, began)
-
-
 if __name__ == "__main__":
-    sys.exit(script(__doc__, [end_to_end_later, more_surrogates, carrying, crowd], [real]))
+    sys.exit(script(__doc__, [end_to_end_later, more_surrogates, carrying, crowd]))
