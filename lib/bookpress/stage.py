@@ -42,6 +42,8 @@ def card(claim: Mapping[str, Any]) -> str:
     rows = [("measured", number("value"))]
     if claim.get("low") is not None:
         rows.append(("95 % interval", f"{number('low')} to {number('high')}"))
+    elif claim["kind"] != "fact":
+        rows.append(("95 % interval", "none of so few"))
     rows.append(("n", f"{claim['n']} {claim.get('n_of', '')}".strip()))
     if claim.get("n_each", 1) > 1:
         rows.append(("decides among", str(claim["n_each"])))

@@ -85,9 +85,10 @@ def test_a_card_says_everything(change, words):
 
 
 def test_a_card_leaves_out_what_there_is_not():
-    said = card(CLAIM | {"low": None, "high": None, "clean_error": None})
+    said = card(CLAIM | {"kind": "fact", "low": None, "high": None, "clean_error": None})
     assert "interval" not in said
     assert "clean error" not in said
+    assert "<dt>95 % interval</dt><dd>none of so few</dd>" in card(CLAIM | {"low": None, "high": None})
 
 
 def test_the_numbers_behind_a_figure_can_be_downloaded(tmp_path):
