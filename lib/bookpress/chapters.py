@@ -220,8 +220,12 @@ def versions() -> dict[str, str]:
 
 
 def of_folder(folder: Path) -> str:
-    """A folder of other people's files by their names, sizes and times, which is quick for a million pictures."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """A folder of other people's files by their names, sizes and times, which is quick for a million pictures.
+
+    It is looked into as deep as a person's pictures may lie, links to other folders included.
+    """
+    depths = ("*", "*/*", "*/*/*")
+    files = sorted(path for depth in depths for path in folder.glob(depth) if path.is_file())
     rows = ((path.relative_to(folder).as_posix(), path.stat()) for path in files)
     return fingerprint.of_text(*(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in rows))
 

@@ -9,6 +9,7 @@ statement and verdicts and leaves rounding alone.
 
 from __future__ import annotations
 
+import math
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -171,6 +172,9 @@ class Ledger:
     ) -> None:
         """Display a claim with its value and verdict, and record it for ``claims.json``.
 
+        What the book explains and has registered holds of the registered setting and of shipped results. Elsewhere a
+        claim is judged all the same, but what was computed is compared with nothing and explained by nothing.
+
         Args:
             name: The claim's id in ``data/claims.toml``.
             measured: For a rate or a difference what has n and interval, or several where the statement is about each
@@ -199,11 +203,14 @@ class Ledger:
                 raise ValueError(f"claim '{name}': a {entry.kind} needs an interval: give what has one, not a number")
             several = measured if isinstance(measured, Sequence) else [measured]
             decides = deciding(entry, several)
-            record |= {key: getattr(decides, key) for key in ("value", "n", "low", "high")}
+            record |= {"value": decides.value, "n": decides.n}
+            if math.isfinite(decides.low) and math.isfinite(decides.high):
+                record |= {"low": decides.low, "high": decides.high}
             record |= {"verdict": entry.judge(decides.low, decides.high), "n_each": len(several)}
         here = {key: self.ran_on[key] for key in ("profile", "dataset", "seed")} == registered_setting()
         compared = here and entry.value is not None
         record |= {
+            "explained": entry.explained if here or source == "shipped" else None,
             "n_of": of,
             "clean_error": clean_error,
             "agrees": entry.agrees(record["value"]) if compared else None,
@@ -232,6 +239,8 @@ def as_text(record: Mapping[str, Any]) -> str:
     parts = [f"measured {number('value')}", f"n = {record['n']} {record['n_of']}"]
     if record["low"] is not None:
         parts.append(f"95 % interval {number('low')} to {number('high')}")
+    elif kind != "fact":
+        parts.append("no 95 % interval of so few")
     if record["n_each"] > 1:
         parts.append(f"decides among {record['n_each']}")
     if record["clean_error"] is not None:

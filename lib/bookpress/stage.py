@@ -22,7 +22,7 @@ from nbformat import NotebookNode as Notebook
 from bookpress import chapters as ch
 from bookpress import generated, verdicts
 from bookpress.chapters import text_of
-from bookpress.claims import registered_claims, shown
+from bookpress.claims import registered_claims, registered_setting, shown
 from bookpress.files import PressError
 from bookpress.progress import duration
 
@@ -42,6 +42,8 @@ def card(claim: Mapping[str, Any]) -> str:
     rows = [("measured", number("value"))]
     if claim.get("low") is not None:
         rows.append(("95 % interval", f"{number('low')} to {number('high')}"))
+    elif claim["kind"] != "fact":
+        rows.append(("95 % interval", "none of so few"))
     rows.append(("n", f"{claim['n']} {claim.get('n_of', '')}".strip()))
     if claim.get("n_each", 1) > 1:
         rows.append(("decides among", str(claim["n_each"])))
@@ -62,6 +64,15 @@ def card(claim: Mapping[str, Any]) -> str:
         f'<p class="claim-statement">{html.escape(claim["statement"])}</p><dl>{cells}</dl>'
         f'<p class="claim-verdict">{html.escape(verdict)}</p></section>'
     )
+
+
+ELSEWHERE = (
+    "```{admonition} Not the book's own run\n:class: warning\n"
+    "This page ran on other pictures, or at another setting, than the book's own: the table at its foot says on which. "
+    "Figures, tables, claims and verdicts are this run's, unless they are marked *shipped*. Sentences that say what "
+    "came out speak of the book's own run.\n```"
+)
+"""What a chapter says under its head where it ran at another than the registered setting."""
 
 
 def markdown(text: str) -> Notebook:
@@ -164,6 +175,9 @@ def stage_chapter(executed: Notebook, chapter: str, figures: Path) -> tuple[Note
             cell.source = with_time(cell.source, recorded)
         cell.metadata.pop("papermill", None)
         cells.append(cell)
+    usual = registered_setting().items() <= recorded.parameters.items() and not recorded.parameters.get("extractors")
+    if not usual:
+        cells.insert(1, nbformat.v4.new_markdown_cell(ELSEWHERE, id="not-the-books-own-run"))
     metadata = {"kernelspec": executed.metadata.kernelspec, "language_info": executed.metadata.language_info}
     staged = nbformat.v4.new_notebook(cells=[*cells, ran_on(recorded, shows)], metadata=metadata)
     return staged, claims

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from facepoison.attacks.similarity import Change
 from facepoison.evaluation import Estimate, Protection, Rate
+
+_Value = TypeVar("_Value")
+
+
+def possible(values: Iterable[_Value], fits: Callable[[_Value], bool], why: str) -> list[_Value]:
+    """Those of the values that a cell asks for which a run's pictures allow; a line says which do not, and why.
+
+    Args:
+        values: Which the protocol asks for.
+        fits: Whether a value is possible here.
+        why: What the others fail for, as the end of a sentence.
+    """
+    found = list(values)
+    left_out = ", ".join(str(value) for value in found if not fits(value))
+    if left_out:
+        print(f"Left out: {left_out}, since {why}.")
+    return [value for value in found if fits(value)]
 
 
 def percent(rate: Rate, digits: int = 0) -> str:

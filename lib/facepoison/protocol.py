@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from facepoison.extractors import Extractor, Preprocessing, embed
 from facepoison.extractors.catalog import catalogue, load_extractor
 from facepoison.pictures import Pictures
 from facepoison.pictures.folders import read_folder
-from facepoison.pictures.splits import first_users, hold_out, split
+from facepoison.pictures.splits import first_users, split
 from facepoison.pictures.synthetic import make_pictures
 from fingerprint import LIB, of_file
 
@@ -39,7 +39,7 @@ class Setting:
         size: Height and width of the pictures.
         people: Identities to make; a folder brings its own.
         per_person: Pictures of each synthetic identity.
-        n_users: How many identities poison, one at a time.
+        n_users: How many identities poison, one at a time; of a folder at most: see ``part_people``.
         n_retrained: For how many of them the end-to-end recogniser is trained.
         n_trainings: How often that is repeated, where it is, to see the luck of training.
         live_users: How many users' pictures are poisoned by this run even where poisons come with the book.
@@ -189,7 +189,8 @@ class Data:
         pictures: All pictures, clean.
         gallery: Places of the trainer's pictures in them, int64.
         probes: Places of the pictures taken later, int64.
-        users: The identities that poison, one at a time: the first of a list shuffled by seed, none dropped.
+        users: The identities that poison, one at a time: the first of a list shuffled by seed, none dropped. In a
+            folder those who have enough pictures stand first: see ``part_people``.
         skipped: How many files of a folder were skipped, by reason.
         public: Pictures of other people, whom anybody can have; numbered by themselves.
     """
@@ -220,6 +221,57 @@ class Data:
         return embeddings[gallery], identities[gallery], embeddings[probes], identities[probes]
 
 
+def part_people(
+    counts: Sequence[int], order: Sequence[int], *, least: int, most: int, share: float, source: str
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Who of a folder's people poisons, who is in the gallery besides, and whose pictures anybody can have.
+
+    People stand in a line: first those who have enough pictures to be users, then the others, either in the order that
+    is given. From its end the public people are taken, from its start the users; the crowd between them stays in the
+    gallery and never poisons. As many as are public are left to it, or all but one user where people are few, since
+    thresholds are set on its pictures. Where nobody has enough pictures, all count as having.
+
+    Args:
+        counts: Pictures of each person, (n,).
+        order: All persons, 0 to n - 1, in an order drawn by seed.
+        least: Pictures that a user has to have.
+        most: Users at most, which is a matter of time.
+        share: Of all people, who are to be public: above 0, below 1; rounded, but at least two.
+        source: Where the people come from, for the error.
+
+    Returns:
+        Users, crowd and public people, each in the order of the line; everybody is in one of them.
+
+    Raises:
+        InputError: there are fewer than four people.
+
+    Example:
+        >>> from facepoison.protocol import part_people
+        >>> part_people([3, 12, 4, 30, 2], [4, 3, 2, 1, 0], least=10, most=9, share=0.2, source="faces")
+        ((3,), (1, 4), (2, 0))
+    """
+    n = len(order)
+    if n < 4:
+        raise InputError(
+            f"{source}: {n} people with two pictures or more: give at least 4: one who poisons, one who does not, and "
+            "two whom others can have pictures of"
+        )
+    line = sorted(order, key=lambda who: counts[who] < least)
+    able = sum(counts[who] >= least for who in order) or n
+    public = min(max(round(share * n), 2), n - 2)
+    crowd = min(public, n - public - 1)
+    users = min(most, able, n - public - crowd)
+    return tuple(line[:users]), tuple(line[users : n - public]), tuple(line[n - public :])
+
+
+def _only(pictures: Pictures, people: Sequence[int]) -> Pictures:
+    """All pictures of some people, who are numbered anew in the order of their old numbers."""
+    kept = torch.tensor(sorted(people))
+    some = pictures.take(torch.isin(pictures.identities, kept).nonzero().flatten())
+    names = tuple(pictures.names[who] for who in kept.tolist())
+    return Pictures(some.pixels, torch.searchsorted(kept, some.identities), names)
+
+
 def load_data(setting: Setting, progress: Callable[[int, int], None] | None = None) -> Data:
     """The pictures of a run, with gallery, probes and users drawn by its seed.
 
@@ -232,13 +284,21 @@ def load_data(setting: Setting, progress: Callable[[int, int], None] | None = No
     if setting.made:
         pictures, skipped = synthetic_people(setting, "evaluation", setting.people, setting.per_person), {}
         public = synthetic_people(setting, "public", others["people"], others["pictures"])
+        users = first_users(pictures, min(setting.n_users, setting.people), setting.seed)
     else:
         everybody, report = read_folder(Path(setting.dataset), progress=progress)
-        pictures, public = hold_out(everybody, others["folder_share"], setting.seed)
+        parted = part_people(
+            everybody.identities.bincount().tolist(),
+            first_users(everybody, len(everybody.names), setting.seed),
+            least=setting.protocol["photographs"]["user_pictures"],
+            most=setting.n_users,
+            share=others["folder_share"],
+            source=setting.dataset,
+        )
+        pictures, public = _only(everybody, parted[0] + parted[1]), _only(everybody, parted[2])
+        users = tuple(pictures.names.index(everybody.names[who]) for who in parted[0])
         skipped = report.counts()
     gallery, probes = split(pictures, setting.seed, setting.gallery_share)
-    n_users = min(setting.n_users, len(pictures.names))
-    users = first_users(pictures, n_users, setting.seed)
     return Data(pictures, gallery, probes, users, skipped, public)
 
 

@@ -117,6 +117,14 @@ def test_fingerprint_of_a_folder_follows_its_files(book):
     os.utime(picture, ns=(1, 1))
     assert changed(before, ch.prints(book, two, run)) == ["parameters"]
 
+    elsewhere = book / "elsewhere" / "bob"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "1.jpg").write_text("b")
+    (book / "faces" / "bob").symlink_to(elsewhere)
+    linked = ch.prints(book, two, run)
+    (elsewhere / "2.jpg").write_text("c")
+    assert changed(linked, ch.prints(book, two, run)) == ["parameters"]
+
 
 def test_imports_pass_over_lines_for_ipython():
     assert ch.imports(notebook("x", "%matplotlib inline\n!ls\nimport tool.part", "def broken(:")) == {"tool.part"}

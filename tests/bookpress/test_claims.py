@@ -1,3 +1,5 @@
+import json
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -121,13 +123,26 @@ def test_verdict_lines_do_not_change_inside_the_tolerance_and_do_outside(display
     assert [record["changed"] for _, record in displayed] == [False, False, False, True, True]
 
 
-def test_elsewhere_nothing_is_compared_with_what_is_registered(displayed):
-    claims.open_ledger("01_x", **{**SETTING, "seed": 2}).claim("works", Rate(0.6, 0.3))
-    text, record = displayed[0]
-    assert text.split("\n")[2] == "rate: inconclusive; too few people"
+@pytest.mark.parametrize("other", [{"seed": 2}, {"dataset": "folder"}])
+def test_elsewhere_nothing_is_compared_with_what_is_registered_or_explained_by_it(displayed, other):
+    claim = claims.open_ledger("01_x", **{**SETTING, **other}).claim
+    claim("works", Rate(0.6, 0.3))
+    claim("works", Rate(0.6, 0.3), source="shipped")
+    (text, record), (shipped, _) = displayed
+    assert text.split("\n")[2] == "rate: inconclusive"
+    assert shipped.split("\n")[2] == "rate: inconclusive; too few people"
     assert not record["registered"]
     assert not record["changed"]
     assert record["agrees"] is None
+    assert record["explained"] is None
+
+
+def test_an_interval_without_end_is_said_in_words_and_decides_nothing(displayed):
+    claims.open_ledger("01_x", **SETTING).claim("works", Rate(0.6, -math.inf, math.inf, 2))
+    text, record = displayed[0]
+    assert text.split("\n")[1] == "measured 60.0 %, n = 2 people, no 95 % interval of so few, computed here"
+    assert (record["verdict"], record["low"], record["high"]) == ("inconclusive", None, None)
+    json.dumps(record, allow_nan=False)  # as a kernel sends it
 
 
 def test_a_rate_comes_with_an_interval_and_a_fact_without(displayed):

@@ -8,7 +8,7 @@ from tiny_book import notebook
 from bookpress import chapters as ch
 from bookpress.chapters import text_of
 from bookpress.files import PressError
-from bookpress.stage import READING, card, figure, ran_on, stage, stage_chapter, table
+from bookpress.stage import ELSEWHERE, READING, card, figure, ran_on, stage, stage_chapter, table
 
 CLAIM = {
     "id": "works",
@@ -85,9 +85,10 @@ def test_a_card_says_everything(change, words):
 
 
 def test_a_card_leaves_out_what_there_is_not():
-    said = card(CLAIM | {"low": None, "high": None, "clean_error": None})
+    said = card(CLAIM | {"kind": "fact", "low": None, "high": None, "clean_error": None})
     assert "interval" not in said
     assert "clean error" not in said
+    assert "<dt>95 % interval</dt><dd>none of so few</dd>" in card(CLAIM | {"low": None, "high": None})
 
 
 def test_the_numbers_behind_a_figure_can_be_downloaded(tmp_path):
@@ -142,6 +143,19 @@ def test_a_staged_chapter_shows_no_parameters_of_the_machine(tmp_path):
     assert claims[0]["profile"] == "fast"
     assert claims[0]["versions"] == {"python": "3.11.2", "torch": "2.15.0"}
     assert claims[0]["value"] == 0.75
+
+
+@pytest.mark.parametrize("other", [{"dataset": "folder"}, {"seed": 2}, {"extractors": "folder"}])
+def test_a_chapter_says_under_its_head_where_it_is_not_the_books_own_run(tmp_path, other):
+    made = executed()
+    usual, _ = stage_chapter(made, "01_one", tmp_path)
+    assert "own run" not in text_of(usual)
+    made = executed()
+    made.metadata["bookpress"]["parameters"] |= other
+    staged, _ = stage_chapter(made, "01_one", tmp_path)
+    assert staged.cells[0].source.startswith("# ")
+    assert staged.cells[1].source == ELSEWHERE
+    assert len(staged.cells) == len(usual.cells) + 1
 
 
 def test_the_head_of_a_chapter_says_how_long_it_ran_on_what(tmp_path):

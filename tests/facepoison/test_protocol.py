@@ -6,6 +6,9 @@ import torch
 from facepoison import protocol
 from facepoison.errors import InputError
 from facepoison.extractors.recipes import RECIPES
+from facepoison.pictures import Pictures
+from facepoison.pictures.folders import Report
+from facepoison.pictures.splits import first_users, hold_out
 from syntheticfaces import draw_people
 
 
@@ -98,3 +101,79 @@ def test_the_trainers_own_surrogates_are_none_of_the_users(tmp_path):
         assert own.surrogates
         assert not set(own.surrogates) & set(protocol.read_protocol()["extractors"]["procedural"]["surrogates"])
         assert not set(own.surrogates) & set(protocol.read_protocol()["extractors"]["other"]["surrogates"])
+
+
+def parted(counts, least=10, most=10, share=0.2):
+    return protocol.part_people(counts, range(len(counts)), least=least, most=most, share=share, source="faces")
+
+
+@pytest.mark.parametrize(
+    ("counts", "sizes"),
+    [
+        ([10] * 8 + [3] * 16, (8, 11, 5)),  # all who have enough
+        ([3] * 16 + [10] * 8, (8, 11, 5)),
+        ([30] + [5] * 19, (1, 15, 4)),
+        ([10] * 79 + [5] * 265, (10, 265, 69)),  # no more than there is time for
+        ([10] * 79, (10, 53, 16)),
+        ([10] * 10, (6, 2, 2)),  # as many as are public are left who do not poison
+        ([9] * 10, (6, 2, 2)),  # nobody has enough: everybody has
+        ([2] * 6, (2, 2, 2)),
+        ([2] * 4, (1, 1, 2)),
+        ([10, 10, 10, 2], (1, 1, 2)),
+    ],
+)
+def test_who_poisons_follows_from_the_folder(counts, sizes):
+    users, crowd, public = parted(counts)
+    assert (len(users), len(crowd), len(public)) == sizes
+    assert sorted(users + crowd + public) == list(range(len(counts)))
+    able = [n >= 10 for n in counts]
+    assert all(able[user] for user in users) or not any(able)
+    assert not any(able[who] for who in public) or sum(able) > len(counts) - len(public)
+
+
+def test_fewer_than_four_people_are_too_few_and_it_is_said_what_is_missing():
+    with pytest.raises(
+        InputError, match="faces: 3 people with two pictures or more: give at least 4: one who"
+    ) as caught:
+        parted([2, 2, 2])
+    assert "\n" not in str(caught.value)
+
+
+def folder_of(monkeypatch, tmp_path, names, counts):
+    """The data of a folder with so many pictures of each person, every picture of one colour."""
+    identities = torch.tensor([who for who, n in enumerate(counts) for _ in range(n)])
+    shades = torch.tensor([sum(map(ord, names[who])) % 251 for who in identities.tolist()], dtype=torch.uint8)
+    pictures = Pictures(shades[:, None, None, None].expand(-1, 3, 2, 2).clone(), identities, tuple(names))
+    report = Report(len(identities), len(identities), 0, ())
+    monkeypatch.setattr(protocol, "read_folder", lambda root, progress: (pictures, report))
+    return protocol.load_data(protocol.choose(dataset=str(tmp_path)))
+
+
+def test_a_folders_people_are_the_same_in_whatever_order_they_are_read(monkeypatch, tmp_path):
+    names, counts = [f"person {i:02}" for i in range(20)], [10 + i % 3 if i % 2 else 3 for i in range(20)]
+    data = folder_of(monkeypatch, tmp_path, names, counts)
+    back = folder_of(monkeypatch, tmp_path, names[::-1], counts[::-1])
+
+    def named(data):
+        return [data.pictures.names[user] for user in data.users], set(data.pictures.names), set(data.public.names)
+
+    assert named(data) == named(back)
+    assert set(named(data)[0]) == set(names[1::2])
+    assert set(data.public.names) < set(names[::2])
+    assert set(data.pictures.names) == set(names) - set(data.public.names)
+    for part in (data.pictures, data.public):
+        for who, name in enumerate(part.names):
+            mine = part.of(who).pixels
+            assert len(mine) == counts[names.index(name)]
+            assert (mine == sum(map(ord, name)) % 251).all()
+    assert all(len(data.gallery_of(user)) >= 7 and len(data.probes_of(user)) >= 3 for user in data.users)
+
+
+@pytest.mark.parametrize("n", [3, 12])
+def test_where_all_or_none_have_enough_the_last_of_all_are_public(monkeypatch, tmp_path, n):
+    names = [f"person {i:02}" for i in range(20)]
+    data = folder_of(monkeypatch, tmp_path, names, [n] * 20)
+    everybody = Pictures(torch.zeros(40, 3, 2, 2, dtype=torch.uint8), torch.arange(20).repeat(2), tuple(names))
+    rest, public = hold_out(everybody, protocol.read_protocol()["public"]["folder_share"], seed=1)
+    assert (data.pictures.names, data.public.names) == (rest.names, public.names)
+    assert data.users == first_users(rest, 10, seed=1)

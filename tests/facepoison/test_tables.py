@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from facepoison import tables
+from facepoison import cells, tables
 from facepoison.errors import InputError
 from facepoison.evaluation import Rate
 from facepoison.intervals import share_interval
@@ -88,3 +88,10 @@ def test_points_of_curves_are_found_and_said():
 def test_precision_is_shown_with_its_interval():
     row = {"found": Rate(0.99, 9, 90, 0.9, 1.0), "false_alarms": Rate(0.01, 9, 90, 0.0, 0.99)}
     assert tables.precision_percent(row, 0.01).split() == ["50", "[1,", "100]"]
+
+
+def test_what_a_run_does_not_allow_is_left_out_in_one_line(capsys):
+    assert cells.possible([0, 1, 2, 5], lambda n: n < 2, "a user has 2 pictures") == [0, 1]
+    assert capsys.readouterr().out == "Left out: 2, 5, since a user has 2 pictures.\n"
+    assert cells.possible((0.0, 1.0), lambda share: share <= 1, "it is more than all") == [0.0, 1.0]
+    assert not capsys.readouterr().out
