@@ -1,4 +1,4 @@
-"""What pages say of the run itself: the paper's findings beside ours, times and hardware, the figure on the first page.
+"""What pages say of the run itself: the paper's findings beside ours, the main numbers, times, the first page's figure.
 
 A page asks for one of these with a line ``<!-- generated: NAME -->``.
 """
@@ -10,6 +10,7 @@ import html
 import io
 import json
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
@@ -64,10 +65,15 @@ def counts(claims: Sequence[Mapping[str, Any]]) -> str:
 
 
 def html_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with a caption in a box that scrolls where the page is narrow; cells are HTML."""
+    """A table with a caption in a box that scrolls where the page is narrow; cells are HTML.
+
+    A row of a single cell is a heading of the rows below it.
+    """
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     body = "".join(
         f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        if cells
+        else f'<tr><th scope="colgroup" colspan="{len(header)}">{first}</th></tr>'
         for first, *cells in rows
     )
     label = html.escape(caption)
@@ -98,14 +104,62 @@ def beside(
 
     rows = []
     for finding in findings:
-        unknown = [name for name in finding["claims"] if name not in registered]
-        if unknown:
-            raise PressError(f"paper.json: finding '{finding['statement']}': there is no claim '{unknown[0]}'")
-        ours = [claims[name] for name in finding["claims"] if name in claims]
+        ours = _made(finding["claims"], claims, registered, f"paper.json: finding '{finding['statement']}'")
         cells = "<ul>" + "".join(map(told, ours)) + "</ul>" if ours else "not asked"
         said = f"{html.escape(finding['statement'])} [{finding['evidence']}]"
         rows.append((said, outcome(ours), cells))
     return html_table("The paper's findings and ours.", ("the paper", "here", "our claims"), rows)
+
+
+def _made(
+    names: Sequence[str], claims: Mapping[str, Mapping[str, Any]], registered: Container[str], where: str
+) -> list[Mapping[str, Any]]:
+    """Those of some named claims that the run made.
+
+    Raises:
+        PressError: one is not registered; the line begins with ``where``.
+    """
+    for name in names:
+        if name not in registered:
+            raise PressError(f"{where}: there is no claim '{name}'")
+    return [claims[name] for name in names if name in claims]
+
+
+def chosen(pages: Path) -> dict[str, list[str]]:
+    """The claims of the summary by the question that they answer, from ``summary.toml`` beside the pages."""
+    return tomllib.loads((pages / "summary.toml").read_text(encoding="utf-8"))
+
+
+def summary(
+    questions: Mapping[str, Sequence[str]], claims: Mapping[str, Mapping[str, Any]], registered: Container[str]
+) -> str:
+    """The main numbers of the run, question by question, as an HTML table.
+
+    Args:
+        questions: The ids of the claims that answer each question; one whose claims the run did not make is left out.
+        claims: The claims of the run by id; a run on other pictures may not make them all.
+        registered: The ids of all claims of the book.
+
+    Raises:
+        PressError: a claim is named that is not registered.
+    """
+
+    def told(claim: Mapping[str, Any]) -> tuple[str, ...]:
+        value, *ends = (
+            shown(claim[key], claim["unit"], claim["tolerance"], claim["kind"])
+            for key in ("value", "low", "high")
+            if claim[key] is not None
+        )
+        interval = " to ".join(ends) or "none"
+        n = f"{claim['n']} {html.escape(claim['n_of'])}"
+        return html.escape(claim["statement"]), value, interval, n, verdicts.badge(claim, "../notebooks/")
+
+    rows: list[tuple[str, ...]] = []
+    for question, names in questions.items():
+        if ours := _made(names, claims, registered, f"summary.toml: '{question}'"):
+            rows += [(html.escape(question),), *map(told, ours)]
+    header = ("claim", "measured", "95 % interval", "n", "verdict")
+    return html_table("The main numbers of this run. Each verdict leads to its claim.", header, rows)
 
 
 def kept(run: Mapping[str, Any]) -> str:
