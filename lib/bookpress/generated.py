@@ -65,15 +65,10 @@ def counts(claims: Sequence[Mapping[str, Any]]) -> str:
 
 
 def html_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with a caption in a box that scrolls where the page is narrow; cells are HTML.
-
-    A row of a single cell is a heading of the rows below it.
-    """
+    """A table with a caption in a box that scrolls where the page is narrow; cells are HTML."""
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     body = "".join(
         f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-        if cells
-        else f'<tr><th scope="colgroup" colspan="{len(header)}">{first}</th></tr>'
         for first, *cells in rows
     )
     label = html.escape(caption)
@@ -133,7 +128,7 @@ def chosen(pages: Path) -> dict[str, list[str]]:
 def summary(
     questions: Mapping[str, Sequence[str]], claims: Mapping[str, Mapping[str, Any]], registered: Container[str]
 ) -> str:
-    """The main numbers of the run, question by question, as an HTML table.
+    """The main numbers of the run as Markdown: each question is a heading above a list of claims.
 
     Args:
         questions: The ids of the claims that answer each question; one whose claims the run did not make is left out.
@@ -144,22 +139,21 @@ def summary(
         PressError: a claim is named that is not registered.
     """
 
-    def told(claim: Mapping[str, Any]) -> tuple[str, ...]:
-        value, *ends = (
-            shown(claim[key], claim["unit"], claim["tolerance"], claim["kind"])
-            for key in ("value", "low", "high")
-            if claim[key] is not None
-        )
-        interval = " to ".join(ends) or "none"
-        n = f"{claim['n']} {html.escape(claim['n_of'])}"
-        return html.escape(claim["statement"]), value, interval, n, verdicts.badge(claim, "../notebooks/")
+    def told(claim: Mapping[str, Any]) -> str:
+        keys = [key for key in ("value", "low", "high", "clean_error") if claim[key] is not None]
+        said = {key: shown(claim[key], claim["unit"], claim["tolerance"], claim["kind"]) for key in keys}
+        beside = [f"{said['low']} to {said['high']}"] if "low" in said else []
+        beside.append(f"{claim['n']:,} {html.escape(claim['n_of'])}")
+        if "clean_error" in said:
+            beside.append(f"clean error {said['clean_error']}")
+        statement, badge = html.escape(claim["statement"]), verdicts.badge(claim, "../notebooks/")
+        return f"<li>{statement} <strong>{said['value']}</strong> ({'; '.join(beside)}) {badge}</li>"
 
-    rows: list[tuple[str, ...]] = []
+    parts = []
     for question, names in questions.items():
         if ours := _made(names, claims, registered, f"summary.toml: '{question}'"):
-            rows += [(html.escape(question),), *map(told, ours)]
-    header = ("claim", "measured", "95 % interval", "n", "verdict")
-    return html_table("The main numbers of this run. Each verdict leads to its claim.", header, rows)
+            parts.append(f"## {question}\n\n<ul>\n" + "\n".join(map(told, ours)) + "\n</ul>")
+    return "\n\n".join(parts)
 
 
 def kept(run: Mapping[str, Any]) -> str:

@@ -69,15 +69,14 @@ def test_a_finding_with_an_unknown_claim_is_refused():
 
 
 def test_the_summary_answers_questions_with_claims_and_leaves_out_what_was_not_made():
-    questions = {"Does <it>?": ["b", "a"], "And now?": ["gone"]}
-    made = {"a": claim("a"), "b": claim("b", "inconclusive") | {"low": None, "high": None}}
-    page = generated.summary(questions, made, {"a", "b", "gone"})
-    assert '<tr><th scope="colgroup" colspan="5">Does &lt;it&gt;?</th></tr>' in page
-    rows = page.split("<tr>")[3:]
-    assert rows[0].startswith('<th scope="row">b &lt;is&gt; so.</th><td>25.0 %</td><td>none</td><td>20 people</td>')
-    assert rows[1].startswith('<th scope="row">a &lt;is&gt; so.</th><td>25.0 %</td><td>10.0 % to 50.0 %</td>')
-    assert '<a class="verdict verdict-supported" href="../notebooks/05_x.html#claim-a"' in rows[1]
-    assert "And now?" not in page
+    questions = {"Does it?": ["b", "a"], "And now?": ["gone"]}
+    made = {"a": claim("a"), "b": claim("b", "inconclusive") | {"low": None, "high": None, "clean_error": 0.05}}
+    heading, _, before, second, first, after = generated.summary(questions, made, {"a", "b", "gone"}).split("\n")[:6]
+    assert (heading, before, after) == ("## Does it?", "<ul>", "</ul>")
+    assert second.startswith("<li>b &lt;is&gt; so. <strong>25.0 %</strong> (20 people; clean error 5.0 %) <a")
+    assert first.startswith("<li>a &lt;is&gt; so. <strong>25.0 %</strong> (10.0 % to 50.0 %; 20 people) <a")
+    assert 'class="verdict verdict-supported" href="../notebooks/05_x.html#claim-a"' in first
+    assert "And now?" not in generated.summary(questions, made, {"a", "b", "gone"})
 
 
 def test_a_summary_with_an_unknown_claim_is_refused(tmp_path):
