@@ -142,6 +142,7 @@ def summary(
     def told(claim: Mapping[str, Any]) -> str:
         keys = [key for key in ("value", "low", "high", "clean_error") if claim[key] is not None]
         said = {key: shown(claim[key], claim["unit"], claim["tolerance"], claim["kind"]) for key in keys}
+        said = {key: value.replace(" ", "&nbsp;") for key, value in said.items()}
         beside = [f"{said['low']} to {said['high']}"] if "low" in said else []
         beside.append(f"{claim['n']:,} {html.escape(claim['n_of'])}")
         if "clean_error" in said:

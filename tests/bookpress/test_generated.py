@@ -73,8 +73,10 @@ def test_the_summary_answers_questions_with_claims_and_leaves_out_what_was_not_m
     made = {"a": claim("a"), "b": claim("b", "inconclusive") | {"low": None, "high": None, "clean_error": 0.05}}
     heading, _, before, second, first, after = generated.summary(questions, made, {"a", "b", "gone"}).split("\n")[:6]
     assert (heading, before, after) == ("## Does it?", "<ul>", "</ul>")
-    assert second.startswith("<li>b &lt;is&gt; so. <strong>25.0 %</strong> (20 people; clean error 5.0 %) <a")
-    assert first.startswith("<li>a &lt;is&gt; so. <strong>25.0 %</strong> (10.0 % to 50.0 %; 20 people) <a")
+    assert second.startswith("<li>b &lt;is&gt; so. <strong>25.0&nbsp;%</strong> (20 people; clean error 5.0&nbsp;%) <a")
+    assert first.startswith(
+        "<li>a &lt;is&gt; so. <strong>25.0&nbsp;%</strong> (10.0&nbsp;% to 50.0&nbsp;%; 20 people) <a"
+    )
     assert 'class="verdict verdict-supported" href="../notebooks/05_x.html#claim-a"' in first
     assert "And now?" not in generated.summary(questions, made, {"a", "b", "gone"})
 
