@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -94,3 +96,18 @@ def test_a_package_without_its_checkout_says_what_it_lacks(tmp_path):
         assert words == "comes with a checkout, not with the package: install from one with pip install -e ."
     listed = subprocess.run([sys.executable, "-m", "facepoison", "extractors"], check=False, **how)
     assert (listed.returncode, listed.stderr) == (2, f"error: {refused[0]}\n")
+
+
+def test_the_page_that_says_how_to_cite_says_what_the_citation_file_does():
+    file = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    page = (ROOT / "book" / "references.md").read_text(encoding="utf-8")
+    fields = dict(re.findall(r"^  (\w+) = \{+(.*?)\}+,?$", page, re.MULTILINE))
+    released = str(file["date-released"])[:4]
+    assert fields == {
+        "title": file["title"],
+        "author": file["authors"][0]["name"],
+        "year": released,
+        "version": file["version"],
+    }
+    (paper,) = file["references"]
+    assert f"https://arxiv.org/abs/{paper['identifiers'][0]['value'].removeprefix('arXiv:')}" in page

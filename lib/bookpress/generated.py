@@ -1,4 +1,4 @@
-"""What pages say of the run itself: the paper's findings beside ours, times and hardware, the figure on the first page.
+"""What pages say of the run itself: the paper's findings beside ours, the main numbers, times, the first page's figure.
 
 A page asks for one of these with a line ``<!-- generated: NAME -->``.
 """
@@ -10,6 +10,7 @@ import html
 import io
 import json
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
@@ -98,14 +99,62 @@ def beside(
 
     rows = []
     for finding in findings:
-        unknown = [name for name in finding["claims"] if name not in registered]
-        if unknown:
-            raise PressError(f"paper.json: finding '{finding['statement']}': there is no claim '{unknown[0]}'")
-        ours = [claims[name] for name in finding["claims"] if name in claims]
+        ours = _made(finding["claims"], claims, registered, f"paper.json: finding '{finding['statement']}'")
         cells = "<ul>" + "".join(map(told, ours)) + "</ul>" if ours else "not asked"
         said = f"{html.escape(finding['statement'])} [{finding['evidence']}]"
         rows.append((said, outcome(ours), cells))
     return html_table("The paper's findings and ours.", ("the paper", "here", "our claims"), rows)
+
+
+def _made(
+    names: Sequence[str], claims: Mapping[str, Mapping[str, Any]], registered: Container[str], where: str
+) -> list[Mapping[str, Any]]:
+    """Those of some named claims that the run made.
+
+    Raises:
+        PressError: one is not registered; the line begins with ``where``.
+    """
+    for name in names:
+        if name not in registered:
+            raise PressError(f"{where}: there is no claim '{name}'")
+    return [claims[name] for name in names if name in claims]
+
+
+def chosen(pages: Path) -> dict[str, list[str]]:
+    """The claims of the summary by the question that they answer, from ``summary.toml`` beside the pages."""
+    return tomllib.loads((pages / "summary.toml").read_text(encoding="utf-8"))
+
+
+def summary(
+    questions: Mapping[str, Sequence[str]], claims: Mapping[str, Mapping[str, Any]], registered: Container[str]
+) -> str:
+    """The main numbers of the run as Markdown: each question is a heading above a list of claims.
+
+    Args:
+        questions: The ids of the claims that answer each question; one whose claims the run did not make is left out.
+        claims: The claims of the run by id; a run on other pictures may not make them all.
+        registered: The ids of all claims of the book.
+
+    Raises:
+        PressError: a claim is named that is not registered.
+    """
+
+    def told(claim: Mapping[str, Any]) -> str:
+        keys = [key for key in ("value", "low", "high", "clean_error") if claim[key] is not None]
+        said = {key: shown(claim[key], claim["unit"], claim["tolerance"], claim["kind"]) for key in keys}
+        said = {key: value.replace(" ", "&nbsp;") for key, value in said.items()}
+        beside = [f"{said['low']} to {said['high']}"] if "low" in said else []
+        beside.append(f"{claim['n']:,} {html.escape(claim['n_of'])}")
+        if "clean_error" in said:
+            beside.append(f"clean error {said['clean_error']}")
+        statement, badge = html.escape(claim["statement"]), verdicts.badge(claim, "../notebooks/")
+        return f"<li>{statement} <strong>{said['value']}</strong> ({'; '.join(beside)}) {badge}</li>"
+
+    parts = []
+    for question, names in questions.items():
+        if ours := _made(names, claims, registered, f"summary.toml: '{question}'"):
+            parts.append(f"## {question}\n\n<ul>\n" + "\n".join(map(told, ours)) + "\n</ul>")
+    return "\n\n".join(parts)
 
 
 def kept(run: Mapping[str, Any]) -> str:

@@ -237,10 +237,13 @@ def _copy_mathjax(folder: Path) -> None:
 
 def _fill_pages(root: Path, pages: Path, claims: list[Claim], runs: Mapping[str, Notebook]) -> None:
     """Write what the pages of prose say of the run itself."""
+    made = {claim["id"]: claim for claim in claims}
 
     def beside() -> str:
-        made = {claim["id"]: claim for claim in claims}
         return generated.beside(generated.findings(root), made, registered_claims(root / "data" / "claims.toml"))
+
+    def summary() -> str:
+        return generated.summary(generated.chosen(pages), made, registered_claims(root / "data" / "claims.toml"))
 
     def front() -> str:
         registered = registered_claims(root / "data" / "claims.toml")
@@ -250,6 +253,7 @@ def _fill_pages(root: Path, pages: Path, claims: list[Claim], runs: Mapping[str,
     parts = {
         "beside": beside,
         "counts": lambda: generated.counts(claims),
+        "summary": summary,
         "times": lambda: generated.times(runs, generated.studies(root)),
         "front": front,
     }

@@ -1,8 +1,13 @@
+from pathlib import Path
+
 import pytest
 from nbformat import NotebookNode
 
 from bookpress import generated
+from bookpress.claims import registered_claims
 from bookpress.files import PressError
+
+ROOT = Path(__file__).parents[2]
 
 
 def claim(name, verdict="supported", low=0.1):
@@ -19,6 +24,7 @@ def claim(name, verdict="supported", low=0.1):
         "verdict": verdict,
         "low": low,
         "n": 20,
+        "n_of": "people",
         "clean_error": None,
         "high": 0.5,
     }
@@ -60,6 +66,31 @@ def test_findings_stand_beside_links_to_the_claims_that_bear_on_them():
 def test_a_finding_with_an_unknown_claim_is_refused():
     with pytest.raises(PressError, match="there is no claim 'typo'"):
         generated.beside([{"statement": "A", "evidence": "blog", "claims": ["typo"]}], {}, {"a"})
+
+
+def test_the_summary_answers_questions_with_claims_and_leaves_out_what_was_not_made():
+    questions = {"Does it?": ["b", "a"], "And now?": ["gone"]}
+    made = {"a": claim("a"), "b": claim("b", "inconclusive") | {"low": None, "high": None, "clean_error": 0.05}}
+    heading, _, before, second, first, after = generated.summary(questions, made, {"a", "b", "gone"}).split("\n")[:6]
+    assert (heading, before, after) == ("## Does it?", "<ul>", "</ul>")
+    assert second.startswith("<li>b &lt;is&gt; so. <strong>25.0&nbsp;%</strong> (20 people; clean error 5.0&nbsp;%) <a")
+    assert first.startswith(
+        "<li>a &lt;is&gt; so. <strong>25.0&nbsp;%</strong> (10.0&nbsp;% to 50.0&nbsp;%; 20 people) <a"
+    )
+    assert 'class="verdict verdict-supported" href="../notebooks/05_x.html#claim-a"' in first
+    assert "And now?" not in generated.summary(questions, made, {"a", "b", "gone"})
+
+
+def test_a_summary_with_an_unknown_claim_is_refused(tmp_path):
+    (tmp_path / "summary.toml").write_text('"Does it?" = ["typo"]\n', encoding="utf-8")
+    with pytest.raises(PressError, match=r"summary.toml: 'Does it\?': there is no claim 'typo'"):
+        generated.summary(generated.chosen(tmp_path), {}, {"a"})
+
+
+def test_the_books_summary_names_registered_claims_and_none_twice():
+    names = [name for each in generated.chosen(ROOT / "book").values() for name in each]
+    assert len(names) == len(set(names))
+    assert set(names) <= set(registered_claims())
 
 
 def test_times_are_added_up():

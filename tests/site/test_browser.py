@@ -6,6 +6,7 @@
 import functools
 import http.server
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -157,6 +158,14 @@ def test_without_scripts_every_frame_is_there(browser):
         assert not page.query_selector("[hidden=until-found]")
         page.close()
     context.close()
+
+
+def test_the_summary_prints_on_one_sheet(browser):
+    page = browser.new_page()
+    page.goto((SITE / "book" / "summary.html").as_uri())
+    edges = dict.fromkeys(("top", "right", "bottom", "left"), "12mm")
+    assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4", margin=edges))) == 1
+    page.close()
 
 
 def test_the_site_works_below_a_path_of_a_web_host(visit, tmp_path):
