@@ -17,7 +17,7 @@ FLOORS = (
     {"evaluation", "factorial", "protocol", "shipped", "outcomes", "timeline"},
     {"poisoning", "game"},
     {"trainer", "end_to_end", "adapt", "calibration"},
-    {"tables", "cells", "figures", "widgets"},
+    {"names", "canvas", "tables", "cells", "figures", "widgets"},
     {"shipping", "cli", "__main__"},
 )
 """The library's rooms from the ground up: one may import from its own floor and from those below."""

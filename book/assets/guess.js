@@ -38,3 +38,17 @@
   };
   document.addEventListener("DOMContentLoaded", () => document.querySelectorAll(".admonition.guess").forEach(prepare));
 })();
+
+// Claims stand as rows: a link to one opens it, and paper shows all of them open.
+(() => {
+  const follow = () => {
+    const aim = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const row = aim && aim.closest("details.claim-row");
+    if (row) { row.open = true; row.scrollIntoView(); }
+  };
+  document.addEventListener("DOMContentLoaded", follow);
+  window.addEventListener("hashchange", follow);
+  window.addEventListener("beforeprint", () => {
+    document.querySelectorAll("details.claim-row").forEach((row) => { row.open = true; });
+  });
+})();

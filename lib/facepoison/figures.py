@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
+import math
+import textwrap
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -18,81 +17,14 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from facepoison.canvas import BLUE, EITHER, GREEN, GREY, ORANGE, PURPLE, WIDTH, new_figure, show
+from facepoison.names import titled
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     from facepoison.evaluation import Protection, Rate
-
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#8e5a9e", "#767676"
-"""Colours that people with any colour vision tell apart (after Okabe and Ito), readable on white."""
-
-_STYLE: dict[Any, Any] = {
-    "figure.dpi": 110,
-    "savefig.dpi": 160,
-    "svg.hashsalt": "Poisoned Once",
-    "figure.constrained_layout.use": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "font.size": 10,
-}
-
-_UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}}  # so that the same figure is the same file
-
-
-def new_figure(
-    width: float = 7.0, height: float = 3.2, columns: int = 1, rows: int = 1, *, shared: bool = False
-) -> tuple[Figure, list[Axes]]:
-    """An empty figure in the book's style with its axes, row by row, with one scale for all if shared; inches."""
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, sharex=shared, sharey=shared)
-    return figure, list(axes.flat)
-
-
-def show(figure: Figure, caption: str, alt: str, numbers: Sequence[Sequence[object]] = ()) -> None:
-    """Display a figure with its caption and its alternative text: lines as SVG, pixels as PNG.
-
-    Args:
-        figure: A matplotlib figure; it is closed afterwards.
-        caption: What to look at, in a sentence or two.
-        alt: What the figure shows, for readers who do not see it: at least 20 characters.
-        numbers: What is drawn, as rows of a table, the first of them the header; the page offers them as CSV.
-
-    Raises:
-        ValueError: caption or alternative text is missing.
-    """
-    if not caption or len(alt) < 20:
-        raise ValueError("a figure needs a caption and an alternative text that says what it shows")
-    pixels = any(axes.images for axes in figure.axes)
-    drawn = save(figure, "png" if pixels else "svg")
-    picture = {"image/png": drawn} if pixels else {"image/svg+xml": drawn.decode()}
-    said = {"caption": caption, "alt": alt} | ({"csv": _as_csv(numbers)} if numbers else {})
-    data = picture | {"text/plain": alt}
-    display(data, raw=True, metadata={"figure": said})  # type: ignore[no-untyped-call]
-
-
-def save(figure: Figure, form: str, dpi: float | None = None) -> bytes:
-    """A figure as a file of a form that matplotlib knows, in the book's style, on white, the same for the same data."""
-    file = io.BytesIO()
-    with plt.rc_context(_STYLE):
-        figure.savefig(
-            file, format=form, facecolor="white", dpi=dpi or plt.rcParams["savefig.dpi"], metadata=_UNDATED.get(form)
-        )
-    plt.close(figure)
-    return file.getvalue()
-
-
-def _as_csv(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as CSV; numbers with six digits, cells without a value empty."""
-    file = io.StringIO()
-    cells = ([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
-    csv.writer(file, lineterminator="\n").writerows(cells)
-    return file.getvalue()
-
 
 _RATE_COLUMNS = ("value", "low", "high", "users", "probes", "clean_error")
 
@@ -103,7 +35,15 @@ def _rate_numbers(rate: Rate) -> tuple[object, ...]:
     return rate.value, rate.low, rate.high, rate.n, rate.probes, clean
 
 
-def show_pictures(pixels: Tensor, caption: str, alt: str, *, columns: int = 8, labels: Sequence[str] = ()) -> None:
+def show_pictures(
+    pixels: Tensor,
+    caption: str,
+    alt: str,
+    *,
+    columns: int = 8,
+    labels: Sequence[str] = (),
+    heads: Sequence[str] = (),
+) -> None:
     """Display a sheet of pictures, row by row.
 
     Args:
@@ -112,19 +52,32 @@ def show_pictures(pixels: Tensor, caption: str, alt: str, *, columns: int = 8, l
         alt: As for ``show``.
         columns: Pictures in a row.
         labels: One for each row, written at its left.
+        heads: One for each column, written above it.
     """
-    grid = make_grid(pixels.cpu(), nrow=columns, padding=2, pad_value=255).permute(1, 2, 0)
+    columns = min(columns, len(pixels))
     rows = -(-len(pixels) // columns)
-    margin = 0.9 if labels else 0.0
-    figure, (axes,) = new_figure(7.0, (7.0 - margin) * grid.shape[0] / grid.shape[1])
-    axes.imshow(grid.numpy(), interpolation="nearest" if pixels.shape[-1] < 100 else "antialiased")
+    margin = 0.2 + 0.08 * max(map(len, labels)) if labels else 0.0
+    head = 0.2 * max((each.count("\n") + 1 for each in heads), default=0)
+    height = (WIDTH - margin) * rows / columns * pixels.shape[2] / pixels.shape[3]
+    figure, (axes,) = new_figure(height=height + head)
+    _draw_sheet(axes, pixels, columns, labels, heads)
+    show(figure, caption, alt)
+
+
+def _draw_sheet(
+    axes: Axes, pixels: Tensor, columns: int, labels: Sequence[str] = (), heads: Sequence[str] = ()
+) -> None:
+    """Pictures row by row, with nothing between them; labels and heads as of ``show_pictures``."""
+    opaque = torch.full_like(pixels[:, :1], 255)
+    grid = make_grid(torch.cat([pixels, opaque], dim=1).cpu(), nrow=columns, padding=2, pad_value=0)
+    _, tall, wide = grid.shape
+    axes.imshow(_for_axes(grid), interpolation="nearest" if pixels.shape[-1] < 100 else "antialiased")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.set_xticks([])
-    centres = [(row + 0.5) * grid.shape[0] / rows for row in range(len(labels))]
-    axes.set_yticks(centres, labels)
-    axes.tick_params(length=0)
-    show(figure, caption, alt)
+    axes.xaxis.tick_top()
+    axes.set_xticks([(column + 0.5) * wide / columns for column in range(len(heads))], heads)
+    axes.set_yticks([(row + 0.5) * tall / max(1, -(-len(pixels) // columns)) for row in range(len(labels))], labels)
+    axes.tick_params(length=0, labelcolor=EITHER)
 
 
 def enlarged_difference(before: Tensor, after: Tensor, gain: int = 6) -> Tensor:
@@ -148,9 +101,10 @@ def show_cosines(same: Tensor, different: Tensor, caption: str, alt: str) -> Non
         )
         bins = zip(edges[:-1].tolist(), edges[1:].tolist(), density.tolist(), strict=True)  # type: ignore[union-attr]
         numbers += [(label, *each) for each in bins]
-    axes.set_xlabel("cosine between the embeddings of a probe and a gallery picture")
+    axes.set_xlabel("cosine of a probe and a gallery picture, embedded")
+    axes.set_xticks([-1, -0.5, 0, 0.5, 1])
     axes.set_ylabel("density")
-    axes.legend()
+    axes.legend(frameon=False)
     show(figure, caption, alt, numbers)
 
 
@@ -166,7 +120,7 @@ def draw_rates(rates: Mapping[str, Rate], label: str, *, whole: bool = False) ->
         if rate.clean_error is not None:
             clean = 100 * rate.clean_error.value
             axes.plot([clean, clean], [row - 0.35, row + 0.35], color=GREY, linestyle="--")
-    axes.set_yticks(range(len(rates)), list(rates))
+    axes.set_yticks(range(len(rates)), [titled(name) for name in rates])
     axes.set_ylim(len(rates) - 0.5, -0.5)
     if whole:
         axes.set_xlim(-4, 104)
@@ -198,24 +152,29 @@ def show_protection(results: Mapping[str, Protection], caption: str, alt: str) -
     axes.set_yticks(range(len(results)), list(results))
     axes.set_ylim(len(results) - 0.5, -0.5)
     axes.set_xlim(-4, 104)
-    axes.set_xlabel("clean probes not recognised, %")
+    axes.set_xlabel(_PROTECTION)
     show(figure, caption, alt, numbers)
 
 
 def show_table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str) -> None:
-    """Display a table with a header and a caption; cells are shown as ``str`` gives them."""
+    """Display a table with a header and a caption; cells stand as ``str`` gives them, extractors by their titles."""
     body = [[str(cell) for cell in row] for row in rows]
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
+    head = "".join(_cell("th", cell, ' scope="col"') for cell in header)
     lines = "".join(
-        f'<tr><th scope="row">{html.escape(row[0])}</th>'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
+        "<tr>" + _cell("th", row[0], ' scope="row"') + "".join(_cell("td", cell) for cell in row[1:]) + "</tr>"
         for row in body
     )
     parts = f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{lines}</tbody>"
     plain = "\n".join(" | ".join(row) for row in [list(header), *body])
     data = {"text/html": f"<table>{parts}</table>", "text/plain": plain}
     display(data, raw=True, metadata={"table": {"caption": caption}})  # type: ignore[no-untyped-call]
+
+
+def _cell(tag: str, words: str, more: str = "") -> str:
+    """A cell of a table; an extractor stands there by its title, and by its name where a pointer rests on it."""
+    title = titled(words)
+    name = f' title="{html.escape(words)}"' if title != words else ""
+    return f"<{tag}{more}{name}>{html.escape(title)}</{tag}>"
 
 
 def show_tradeoff(points: Mapping[str, tuple[float, Rate]], caption: str, alt: str) -> None:
@@ -225,9 +184,9 @@ def show_tradeoff(points: Mapping[str, tuple[float, Rate]], caption: str, alt: s
         axes.plot([quality] * 2, [100 * rate.low, 100 * rate.high], color=GREY, linewidth=2, alpha=0.6)
         axes.plot(quality, 100 * rate.value, marker, markersize=8, label=name)
     axes.set_xlabel("PSNR of what is posted, dB (to the right: less visible)")
-    axes.set_ylabel("clean probes not recognised, %")
+    axes.set_ylabel(_PROTECTION)
     axes.set_ylim(-4, 104)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     rows = [(name, quality, *_rate_numbers(rate)) for name, (quality, rate) in points.items()]
     show(figure, caption, alt, [("", "psnr_db", *_RATE_COLUMNS), *rows])
 
@@ -240,17 +199,17 @@ def show_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], caption: st
         caption: As for ``show``.
         alt: As for ``show``.
     """
-    rows = -(-len(curves) // 5)
-    figure, axes = new_figure(height=0.4 + 1.5 * rows, columns=5, rows=rows, shared=True)
+    rows = -(-len(curves) // 3)
+    figure, axes = new_figure(height=0.4 + 1.1 * rows, columns=3, rows=rows, shared=True)
     for place, (name, curve) in zip(axes, curves.items(), strict=False):
         done = [step / curve["step"][-1] for step in curve["step"]]
         place.plot(done, [100 * share for share in curve["accuracy"]], color=BLUE)
-        place.set_title(name, fontsize=8)
+        place.set_title(titled(name), fontsize=10)
         place.set_ylim(0, 104)
         place.set_xticks([0, 1], ["start", "end"])
     for place in axes[len(curves) :]:
         place.set_axis_off()
-    axes[0].set_ylabel("named right, %")
+    figure.supylabel("named right, %", fontsize=10)
     numbers = [
         (name, step, share)
         for name, curve in curves.items()
@@ -267,46 +226,119 @@ def show_series(
     *,
     along: str,
     hollow: Mapping[str, Container[str]] | None = None,
+    joined: bool = True,
 ) -> None:
-    """Display lines of protection rates with 95 % intervals and, dashed, the clean error at each place.
+    """Display protection rates with 95 % intervals, a small plot for each line of them, and clean errors as grey marks.
 
     Args:
-        places: What stands along the horizontal axis, in order; distances between them mean nothing.
+        places: What the rates of a line belong to, in order; distances between them mean nothing.
         lines: By name, a rate for each place.
         caption: As for ``show``.
         alt: As for ``show``.
         along: What the places are.
         hollow: By line, the places whose mark is left open: where the trainer runs one of the user's surrogates.
+        joined: Whether the places are amounts, so that a line joins them; otherwise, as for networks that have nothing
+            to do with each other, each is a row of its own.
     """
-    figure, (axes,) = new_figure(height=4.4 if max(map(len, places)) > 8 else 3.6)
-    step = 0.5 / len(lines)
-    colours = (BLUE, ORANGE, GREEN, PURPLE, "#a6761d", "#000000")
-    for number, ((name, rates), colour, marker) in enumerate(zip(lines.items(), colours, "osD^vP", strict=False)):
-        x = [place + (number - (len(lines) - 1) / 2) * step for place in range(len(places))]
-        axes.vlines(
-            x, [100 * r.low for r in rates], [100 * r.high for r in rates], color=colour, linewidth=2, alpha=0.3
-        )
-        values = [100 * rate.value for rate in rates]
-        axes.plot(x, values, color=colour, linewidth=1, marker=marker, label=name)
-        for at, place, value in zip(x, places, values, strict=True):
-            if hollow is not None and place in hollow.get(name, ()):
-                axes.plot(at, value, marker, color=colour, markerfacecolor="white")
-    clean = [100 * (rate.clean_error or rate).value for rate in next(iter(lines.values()))]
-    axes.plot(range(len(places)), clean, color=GREY, linestyle="--", label="clean error")
-    axes.set_xticks(range(len(places)), list(places), rotation=40 if max(map(len, places)) > 8 else 0)
-    for tick in axes.get_xticklabels():
-        tick.set_horizontalalignment("right" if max(map(len, places)) > 8 else "center")
-    axes.set_xlabel(along)
-    axes.set_ylabel("clean probes not recognised, %")
-    axes.set_ylim(-4, 104)
-    columns = 1 if max(map(len, lines)) > 30 else 3
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, fontsize=9, frameon=False)
+    open_marks = {
+        name: [number for number, place in enumerate(places) if hollow and place in hollow.get(name, ())]
+        for name in lines
+    }
+    named = [titled(place) for place in places]
+    figure = (_draw_amounts if joined else _draw_rows)(named, lines, open_marks, along)
     rows = [
         (name, place, *_rate_numbers(rate))
         for name, rates in lines.items()
         for place, rate in zip(places, rates, strict=True)
     ]
     show(figure, caption, alt, [("", along, *_RATE_COLUMNS), *rows])
+
+
+_Lines = Mapping[str, "Sequence[Rate]"]
+_PROTECTION = "clean probes not recognised, %"
+
+
+def _panels(lines: _Lines, columns: int, height: float, room: float) -> tuple[Figure, list[Axes]]:
+    """A figure with a small plot for each line, under its name.
+
+    Args:
+        lines: As of ``show_series``.
+        columns: Most plots in a row.
+        height: Inches of a plot, without its title.
+        room: Inches that a row leaves at its left.
+    """
+    columns = min(2 if len(lines) == 4 else columns, len(lines))
+    rows, letters = -(-len(lines) // columns), int((WIDTH - room) / columns / 0.085)
+    titles = [textwrap.fill(titled(name), letters) for name in lines]
+    deepest = max(title.count("\n") + 1 for title in titles)
+    tall = 0.9 + rows * (height + 0.2 * deepest)
+    figure, axes = new_figure(height=tall, columns=columns, rows=rows, shared=True)
+    for place, title in zip(axes, titles, strict=False):
+        place.set_title(title, fontsize=10)
+    for number, place in enumerate(axes):
+        place.tick_params(labelbottom=number + columns >= len(lines))
+    for place in axes[len(lines) :]:
+        place.set_axis_off()
+    return figure, axes
+
+
+def _draw_rows(places: Sequence[str], lines: _Lines, hollow: Mapping[str, Sequence[int]], along: str) -> Figure:
+    """A figure of lines whose places are rows, one below the other."""
+    longest = 0.075 * max(map(len, places))
+    figure, axes = _panels(lines, 3 if longest < 1.8 else 2, 0.2 * len(places), longest)
+    rows = range(len(places))
+    for place, (name, rates) in zip(axes, lines.items(), strict=False):
+        place.hlines(rows, [100 * r.low for r in rates], [100 * r.high for r in rates], color=BLUE, lw=3, alpha=0.35)
+        place.plot(_clean(rates), rows, "|", color=GREY, markersize=9, label="clean error")
+        _draw_marks(place, [(100 * rate.value, row) for row, rate in enumerate(rates)], hollow[name])
+        place.set_yticks(rows, places)
+    axes[0].set_ylim(len(places) - 0.4, -0.6)
+    axes[0].set_xlim(-6, 106)
+    axes[0].set_xticks([0, 50, 100])
+    figure.supxlabel(_PROTECTION, fontsize=10)
+    _say_what_is_grey(figure, axes[0], along)
+    return figure
+
+
+def _draw_amounts(places: Sequence[str], lines: _Lines, hollow: Mapping[str, Sequence[int]], along: str) -> Figure:
+    """A figure of lines over places that are amounts, each with all others behind it."""
+    longest = max(map(len, places))
+    figure, axes = _panels(lines, 3 if longest * len(places) < 16 else 2, 1.5, 0.7)
+    x = range(len(places))
+    for place, (name, rates) in zip(axes, lines.items(), strict=False):
+        for other in lines.values():
+            place.plot(x, [100 * rate.value for rate in other], color=GREY, lw=1, alpha=0.3)
+        place.fill_between(
+            x, [100 * r.low for r in rates], [100 * r.high for r in rates], color=BLUE, alpha=0.15, linewidth=0
+        )
+        place.plot(x, _clean(rates), "_", color=GREY, markersize=9, label="clean error")
+        place.plot(x, [100 * rate.value for rate in rates], color=BLUE)
+        _draw_marks(place, [(number, 100 * rate.value) for number, rate in enumerate(rates)], hollow[name])
+        place.set_xticks(x, places, rotation=90 if longest > 5 or longest * len(places) > 20 else 0)
+    axes[0].set_ylim(-6, 106)
+    axes[0].set_yticks([0, 50, 100])
+    figure.supxlabel(textwrap.fill(along, 56), fontsize=10)
+    figure.supylabel("clean probes\nnot recognised, %", fontsize=10)
+    _say_what_is_grey(figure, axes[0], "")
+    return figure
+
+
+def _clean(rates: Sequence[Rate]) -> list[float]:
+    """The clean error beside each rate in per cent; where there is none, nothing that could be drawn."""
+    return [math.nan if rate.clean_error is None else 100 * rate.clean_error.value for rate in rates]
+
+
+def _say_what_is_grey(figure: Figure, axes: Axes, title: str) -> None:
+    """Above the plots of a figure: what its rows are, and what its grey marks are."""
+    marks, _ = axes.get_legend_handles_labels()
+    more = {"title": textwrap.fill(title, 55), "alignment": "left"} if title else {}
+    figure.legend(handles=marks, loc="outside upper left", frameon=False, borderpad=0, handletextpad=0.2, **more)
+
+
+def _draw_marks(axes: Axes, points: Sequence[tuple[float, float]], hollow: Sequence[int]) -> None:
+    """Rates as dots, some of them open."""
+    for number, (x, y) in enumerate(points):
+        axes.plot(x, y, "o", color=BLUE, markersize=5, markerfacecolor="white" if number in hollow else BLUE)
 
 
 Points = Sequence[tuple[float, float]]
@@ -322,7 +354,7 @@ def draw_detection(curves: Mapping[str, Points], at: Mapping[str, tuple[float, f
         curves: By name, points in any order.
         at: By name, a point to mark.
     """
-    figure, (roc, det) = new_figure(height=3.6, columns=2)
+    figure, (roc, det) = new_figure(height=3.0 + 0.2 * len(curves), columns=2)
     colours = (BLUE, ORANGE, GREEN, PURPLE)
     for (name, points), colour, marker in zip(curves.items(), colours, "osD^", strict=False):
         wrong, right = zip(*sorted(points), strict=True)
@@ -340,14 +372,14 @@ def draw_detection(curves: Mapping[str, Points], at: Mapping[str, tuple[float, f
     roc.set_xlabel("clean pictures flagged")
     roc.set_ylabel("poisoned pictures found, %")
     shares = (1e-3, 1e-2, 0.1, 0.5)
-    roc.set_xticks([LEAST, *shares[:3], 1.0], ["0.01 %", "0.1 %", "1 %", "10 %", "all"])
-    for axis in (det.xaxis, det.yaxis):
-        axis.set_ticks([_deviate(share) for share in shares], ["0.1 %", "1 %", "10 %", "50 %"])
+    roc.set_xticks([LEAST, *shares[:3], 1.0], ["0.01 %", "", "1 %", "", "all"])
+    for axis, second in ((det.xaxis, ""), (det.yaxis, "1 %")):
+        axis.set_ticks([_deviate(share) for share in shares], ["0.1 %", second, "10 %", "50 %"])
     det.set_xlim(_deviate(2e-4), _deviate(0.7))
     det.set_ylim(_deviate(4e-4), _deviate(0.9))
     det.set_xlabel("clean pictures flagged")
     det.set_ylabel("poisoned pictures missed")
-    figure.legend(loc="outside upper center", ncols=3 if len(curves) < 4 else 2, fontsize=9, frameon=False)
+    figure.legend(loc="outside upper left", ncols=2 if max(map(len, curves)) < 20 else 1, frameon=False)
     return figure
 
 
@@ -370,8 +402,8 @@ def draw_answers(right: Mapping[str, Sequence[bool]], pixels: Tensor | None) -> 
         pixels: The probes, uint8 (P, 3, H, W); None where they show real people.
     """
     n = len(next(iter(right.values())))
-    row, portrait, column = 0.4, 0.0 if pixels is None else 0.85, 5.6 / n  # inches
-    figure, (axes,) = new_figure(7.0, 0.2 + row * len(right) + portrait)
+    row, portrait, column = 0.6, 0.0 if pixels is None else 0.35, 3.6 / n  # inches
+    figure, (axes,) = new_figure(height=0.2 + row * len(right) + portrait)
     top, half = portrait / row, min(0.45, portrait / column / 2)
     for place in range(0 if pixels is None else n):
         centre = place + 0.5
@@ -390,13 +422,10 @@ def draw_poison(before: Tensor, after: Tensor, right: Mapping[str, Sequence[bool
         right: By row, whether each probe was given its right name.
         made: Whether the person is made; real people appear as answers only.
     """
-    figure, axes = new_figure(7.0, 2.9 if made else 0.8, rows=2 if made else 1)
+    figure, axes = new_figure(height=2.6 if made else 0.7, rows=2 if made else 1)
     if made:
-        portraits = make_grid(side_by_side(before, after), nrow=3, padding=2, pad_value=255)
-        axes[0].imshow(_for_axes(portraits))
-        axes[0].set_axis_off()
-        axes[0].set_title("as taken, as posted, difference x 6", fontsize=9)
-        axes[0].get_gridspec().set_height_ratios([4, 1])  # type: ignore[union-attr]
+        _draw_sheet(axes[0], side_by_side(before, after), 3, heads=["before", "after", "difference × 6"])
+        axes[0].get_gridspec().set_height_ratios([3, 1])  # type: ignore[union-attr]
     _draw_boxes(axes[-1], right)
     return figure
 
@@ -408,12 +437,13 @@ def _for_axes(pixels: Tensor) -> NDArray[Any]:
 
 
 def _draw_boxes(axes: Axes, right: Mapping[str, Sequence[bool]]) -> None:
-    """A row of boxes for each entry, a column for each probe: named or missed."""
+    """A row of boxes for each entry, a column for each probe: named or missed, upright where there are many."""
+    turned = 90 if len(next(iter(right.values()))) > 6 else 0
     for line, answers in enumerate(right.values()):
         for place, answer in enumerate(answers):
             colour, word = (BLUE, "named") if answer else (ORANGE, "missed")
             axes.add_patch(Rectangle((place + 0.04, line + 0.08), 0.92, 0.84, color=colour))
-            axes.text(place + 0.5, line + 0.5, word, color="white", ha="center", va="center", fontsize=9)
+            axes.text(place + 0.5, line + 0.5, word, color="white", ha="center", va="center", rotation=turned)
     axes.set_xlim(0, len(next(iter(right.values()))))
     axes.set_ylim(len(right), 0)
     axes.set_aspect("auto")
@@ -421,7 +451,7 @@ def _draw_boxes(axes: Axes, right: Mapping[str, Sequence[bool]]) -> None:
     axes.set_xticks([])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, labelcolor=EITHER)
 
 
 def progress(what: str) -> Callable[[int, int], None]:

@@ -13,7 +13,8 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from facepoison.figures import save
+from facepoison.canvas import holds_pictures, save
+from facepoison.names import titled
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -54,7 +55,7 @@ def show_frames(draw: Callable[[str], tuple[Figure, str]], places: Iterable[str]
     if not frames or not caption or any(len(alt) < 20 for _, alt in frames.values()):
         raise ValueError("a slider needs figures, a caption, and for each figure an alternative text of what it shows")
     parts = [
-        f'<div class="frame" data-label="{html.escape(place)}">{picture}</div>'
+        f'<div class="frame" data-label="{html.escape(titled(place))}">{picture}</div>'
         for place, (picture, _) in frames.items()
     ]
     name = f"frames-{uuid.uuid4().hex[:8]}"
@@ -75,17 +76,17 @@ def show_frames(draw: Callable[[str], tuple[Figure, str]], places: Iterable[str]
 def live(draw: Callable[[str], tuple[Figure, str]], places: Sequence[str], label: str) -> ipywidgets.VBox:
     """A slider that computes: for each place it is moved to, the figure is drawn anew. Arguments as ``show_frames``."""
     slider = ipywidgets.SelectionSlider(
-        options=places,
+        options=[(titled(place), place) for place in places],
         description=label,
         readout=False,  # it cuts what does not fit beside the slider
         continuous_update=False,
         layout=ipywidgets.Layout(width="100%"),
     )
-    said, frame = ipywidgets.HTML(html.escape(places[0])), ipywidgets.HTML(_drawn(draw, places[0])[0])
+    said, frame = ipywidgets.HTML(html.escape(titled(places[0]))), ipywidgets.HTML(_drawn(draw, places[0])[0])
 
     def turn(change: Mapping[str, str]) -> None:
         frame.value, _ = _drawn(draw, change["new"])
-        said.value = html.escape(change["new"])
+        said.value = html.escape(titled(change["new"]))
 
     slider.observe(turn, names="value")
     return ipywidgets.VBox([slider, said, frame])
@@ -94,8 +95,11 @@ def live(draw: Callable[[str], tuple[Figure, str]], places: Sequence[str], label
 def _drawn(draw: Callable[[str], tuple[Figure, str]], place: str) -> tuple[str, str]:
     """The figure of a place as an HTML image, and what it shows."""
     figure, alt = draw(place)
+    pictures = holds_pictures(figure)
     small = io.BytesIO()  # all frames are in the page itself: a palette makes them a quarter of the size
-    picture = Image.open(io.BytesIO(save(figure, "png", dpi=110))).convert("RGB")
-    picture.quantize(128).save(small, "png", optimize=True)
+    image = Image.open(io.BytesIO(save(figure, "png", dpi=110)))
+    how = Image.Quantize.FASTOCTREE if pictures else Image.Quantize.MEDIANCUT  # the other knows no transparency
+    image.convert("RGBA" if pictures else "RGB").quantize(128, how).save(small, "png", optimize=True)
     source = base64.b64encode(small.getvalue()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}">', alt
+    kind = "" if pictures else ' class="lines"'
+    return f'<img{kind} alt="{html.escape(alt)}" src="data:image/png;base64,{source}">', alt

@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 from nbformat import v4
 
 from bookpress import chapters as ch
@@ -83,6 +84,69 @@ def test_a_verdict_that_changed_stops_the_book_where_claims_are_registered_and_i
     assert (
         "intro: says that 'a' is supported; it is inconclusive (this is not the registered" in capsys.readouterr().out
     )
+
+
+def measured(name, verdict="supported", **more):
+    numbers = {"unit": "share", "tolerance": 0.1, "kind": "rate", "value": 0.75, "low": 0.5, "high": 0.9}
+    return claim(name, verdict) | numbers | {"front": None, "agrees": True, "changed": False} | more
+
+
+def output(text):
+    return v4.new_output("display_data", {"text/html": text})
+
+
+def card(name):
+    said = f'<section class="claim claim-supported" id="claim-{name}"><p>{name} &lt;is&gt; so.</p></section>'
+    return output(said)
+
+
+@pytest.mark.parametrize(
+    ("made", "box"),
+    [
+        (measured("a"), False),
+        (measured("a", "inconclusive"), False),
+        (measured("a", "not supported"), True),
+        (measured("a", front="LowKey"), True),
+        (measured("a", agrees=False), True),
+        (measured("a", agrees=None), False),
+        (measured("a", changed=True), True),
+    ],
+)
+def test_headlines_and_surprises_are_cards_and_all_others_rows_that_open(made, box):
+    (group,) = verdicts.grouped([card("a")], {"a": made})
+    page = BeautifulSoup(group.data["text/html"], "html.parser")
+    assert page.find(id="claim-a").parent.name == ("div" if box else "details")
+    assert len(page.select(".claims .claim")) == 1
+
+
+def test_a_row_says_statement_value_interval_and_verdict_before_it_is_opened():
+    one, other = measured("a", "inconclusive", kind="difference"), measured("b", low=None, high=None)
+    (group,) = verdicts.grouped([card("a"), card("b")], {"a": one, "b": other})
+    first, second = BeautifulSoup(group.data["text/html"], "html.parser").select("details > summary")
+    assert first.get_text(" ").split(" ", 3)[:3] == ["a", "<is>", "so."]
+    assert first.select_one(".claim-number").get_text() == "75.0 points 50.0 points to 90.0 points"
+    assert first.select_one(".verdict-inconclusive").get_text() == "inconclusive"
+    assert second.select_one(".claim-number").get_text() == "75.0 %"
+
+
+def test_claims_of_a_cell_keep_their_order_around_everything_else():
+    shown = [output("<table></table>"), card("a"), card("b"), output("<figure></figure>"), card("c")]
+    claims = {name: measured(name) for name in "abc"}
+    table, two, figure, one = verdicts.grouped(shown, claims)
+    assert (table, figure) == (shown[0], shown[3])
+    ids = [re.findall('id="claim-(.)"', group.data["text/html"]) for group in (two, one)]
+    assert ids == [["a", "b"], ["c"]]
+    printed = v4.new_output("stream", name="stdout", text="words")
+    assert verdicts.grouped([printed], claims) == [printed]
+
+
+def test_staged_chapters_get_their_rows(staged):
+    cell = v4.new_code_cell("claim()", outputs=[card("a")])
+    (staged / "notebooks" / "05_x.ipynb").write_text(text_of(v4.new_notebook(cells=[cell])))
+    (staged / "book" / "intro.md").write_text("So.\n")
+    verdicts.fill(staged, [measured("a")])
+    (shown,) = json.loads((staged / "notebooks" / "05_x.ipynb").read_text())["cells"][0]["outputs"]
+    assert '<details class="claim-row">' in "".join(shown["data"]["text/html"])
 
 
 def texts():

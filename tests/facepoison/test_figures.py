@@ -1,20 +1,33 @@
+import base64
 import csv
+import html
 import io
 from dataclasses import dataclass
 
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from PIL import Image
 
-from facepoison import cells, figures, widgets
+from facepoison import canvas, cells, figures, widgets
 from facepoison.evaluation import Answers, Estimate, Protection, Rate
+
+SPACE = "\N{NO-BREAK SPACE}"
 
 
 @pytest.fixture
 def displayed(monkeypatch):
     shown = []
-    monkeypatch.setattr(figures, "display", lambda data, **rest: shown.append((data, rest["metadata"])))
+    for room in (canvas, figures):
+        monkeypatch.setattr(room, "display", lambda data, **rest: shown.append((data, rest["metadata"])))
     return shown
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    kept = []
+    monkeypatch.setattr(figures, "show", lambda figure, *words: kept.append(figure))
+    return kept
 
 
 def rising_line():
@@ -37,8 +50,31 @@ def test_a_figure_of_lines_comes_as_svg_with_caption_alternative_text_and_number
 def test_a_figure_of_pixels_comes_as_png(displayed):
     pixels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     figures.show_pictures(pixels, "Two.", "Two black squares side by side.")
-    assert displayed[0][0]["image/png"].startswith(b"\x89PNG")
     assert "image/svg+xml" not in displayed[0][0]
+    picture = Image.open(io.BytesIO(displayed[0][0]["image/png"]))
+    alphas = picture.getchannel("A")
+    assert picture.format == "PNG"
+    assert alphas.getpixel((0, 0)) == 0  # so that the page shows around the squares, dark or white
+    assert alphas.getpixel((picture.width // 4, picture.height // 2)) == 255
+    assert picture.getpixel((picture.width // 4, picture.height // 2))[:3] == (0, 0, 0)
+
+
+def test_lines_stand_on_white_and_are_as_wide_as_a_phone_can_show():
+    figure = rising_line()
+    assert figure.get_figwidth() == canvas.WIDTH
+    assert Image.open(io.BytesIO(canvas.save(figure, "png"))).convert("RGBA").getpixel((0, 0)) == (255,) * 4
+
+
+def test_a_sheet_says_what_its_columns_and_rows_are(drawn):
+    pixels = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
+    figures.show_pictures(pixels, "c", "a", columns=3, labels=["LowKey", "Fawkes"], heads=["before", "after", "change"])
+    (axes,) = drawn[0].axes
+    height, width, _ = axes.images[0].get_array().shape
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["before", "after", "change"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["LowKey", "Fawkes"]
+    assert axes.get_xticks().tolist() == pytest.approx([width / 6, width / 2, 5 * width / 6])
+    assert axes.get_yticks().tolist() == pytest.approx([height / 4, 3 * height / 4])
+    assert axes.xaxis.get_ticks_position() == "top"
 
 
 @pytest.mark.parametrize(("caption", "alt"), [("", "A line that rises from nought to one."), ("A line.", "line")])
@@ -65,6 +101,14 @@ def test_a_table_escapes_its_cells(displayed):
     assert "<caption>a &amp; b</caption>" in data["text/html"]
     assert data["text/plain"] == "name | value\n<b> | 1"
     assert metadata == {"table": {"caption": "a & b"}}
+
+
+def test_a_table_shows_extractors_by_their_titles_and_keeps_their_names(displayed):
+    figures.show_table(["extractor", "dlib_2017"], [("arcface_2019", "arcface")], caption="c")
+    data, _ = displayed[0]
+    assert f'<th scope="col" title="dlib_2017">dlib{SPACE}&#x27;17</th>' in data["text/html"]
+    assert f'<th scope="row" title="arcface_2019">ArcFace{SPACE}&#x27;19</th><td>arcface</td>' in data["text/html"]
+    assert data["text/plain"] == "extractor | dlib_2017\narcface_2019 | arcface"
 
 
 def test_rates_are_shown_with_their_interval():
@@ -120,14 +164,46 @@ def test_every_kind_of_figure_is_drawn(displayed, draw):
     assert all(len(row) <= len(header) for row in rows)
 
 
-def test_open_marks_stand_where_the_trainer_runs_a_surrogate(displayed, monkeypatch):
-    kept = []
-    monkeypatch.setattr(figures, "show", lambda figure, *words: kept.append(figure))
-    rate = outcome().rate
-    figures.show_series(["a", "b"], {"LowKey": [rate, rate]}, "A caption.", "alt", along="x", hollow={"LowKey": {"b"}})
-    marks = [line for line in kept[0].axes[0].lines if line.get_marker() == "o"]
+def values(line):
+    return line.get_xydata().tolist()
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_open_marks_stand_where_the_trainer_runs_a_surrogate(drawn, joined):
+    lines = {"LowKey": [outcome().rate] * 2}
+    figures.show_series(["a", "b"], lines, "c", "a", along="x", hollow={"LowKey": {"b"}}, joined=joined)
+    marks = [line for line in drawn[0].axes[0].lines if line.get_marker() == "o"]
     assert [mark.get_markerfacecolor() == "white" for mark in marks] == [False, True]
-    assert [len(mark.get_xdata()) for mark in marks] == [2, 1]
+    assert [values(mark) for mark in marks] == ([[[0, 50]], [[1, 50]]] if joined else [[[50, 0]], [[50, 1]]])
+
+
+def test_every_line_has_a_plot_of_its_own_and_only_amounts_are_joined(drawn):
+    lines = {"LowKey": [outcome().rate, outcome(0.2).rate], "on arcface_2019": [outcome(0.1).rate] * 2}
+    figures.show_series(["1", "2"], lines, "c", "a", along="poisons")
+    figures.show_series(["dlib_2017", "deepid_2014"], lines, "c", "a", along="extractor", joined=False)
+    joined, apart = ([axes for axes in figure.axes if axes.axison] for figure in drawn)
+    assert (
+        [axes.get_title() for axes in joined]
+        == [axes.get_title() for axes in apart]
+        == ["LowKey", f"on ArcFace{SPACE}'19"]
+    )
+    colours = [[line.get_color() for line in axes.lines if line.get_linestyle() == "-"] for axes in joined]
+    assert colours == [[figures.GREY, figures.GREY, figures.BLUE]] * 2
+    assert values(joined[0].lines[-3]) == [[0, 50], [1, 20]]
+    assert not [line for axes in apart for line in axes.lines if len(line.get_xdata()) > 1 and line.get_marker() != "|"]
+    assert [label.get_text() for label in apart[0].get_yticklabels()] == [f"dlib{SPACE}'17", f"DeepID{SPACE}'14"]
+
+
+@pytest.mark.parametrize(("joined", "mark"), [(True, "_"), (False, "|")])
+def test_the_clean_error_is_a_grey_mark_beside_each_rate_that_has_one(drawn, joined, mark):
+    lines = {"LowKey": [outcome().rate, Rate(0.5, 2, 4, 0.1, 0.9)]}
+    figures.show_series(["a", "b"], lines, "c", "a", along="x", joined=joined)
+    (clean,) = (line for line in drawn[0].axes[0].lines if line.get_marker() == mark)
+    drawn_at = (clean.get_ydata() if joined else clean.get_xdata()).tolist()
+    assert drawn_at[0] == 0
+    assert drawn_at[1] != drawn_at[1]  # nothing to draw
+    assert clean.get_color() == figures.GREY
+    assert [text.get_text() for legend in drawn[0].legends for text in legend.get_texts()] == ["clean error"]
 
 
 @pytest.mark.parametrize("pixels", [None, torch.zeros(3, 3, 8, 8, dtype=torch.uint8)])
@@ -143,6 +219,8 @@ def test_a_real_persons_poison_is_shown_as_answers_only(made):
     figure = figures.draw_poison(before, after, {"probes": [True, False]}, made=made)
     assert sum(len(axes.images) for axes in figure.axes) == made
     assert [text.get_text() for text in figure.axes[-1].texts] == ["named", "missed"]
+    heads = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert heads == (["before", "after", "difference × 6"] if made else [])
 
 
 def test_a_slider_holds_a_frame_for_each_place_and_words_for_all(monkeypatch):
@@ -157,6 +235,7 @@ def test_a_slider_holds_a_frame_for_each_place_and_words_for_all(monkeypatch):
     page = BeautifulSoup(data["text/html"], "html.parser")
     assert [frame["data-label"] for frame in page.select("figure .frame")] == ["2014", "<2015>"]
     assert [image["alt"] for image in page.select("figure img")] == [draw("2014")[1], draw("<2015>")[1]]
+    assert [image["class"] for image in page.select("figure img")] == [["lines"]] * 2
     assert page.select_one("input")["max"] == "1"
     assert page.figcaption.get_text() == "A caption."
     assert metadata == {"frames": {"caption": "A caption."}}
@@ -188,6 +267,22 @@ def test_points_have_a_sign_unless_there_are_none(value, said):
     assert (
         cells.percentage_points(Estimate(value, 4, -0.2, 0.2)) == f"{said}\N{NO-BREAK SPACE}[-20,\N{NO-BREAK SPACE}+20]"
     )
+
+
+def test_a_slider_calls_extractors_by_their_titles_and_leaves_portraits_on_nothing():
+    pixels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+
+    def draw(name):
+        return figures.draw_answers({name: [True, False]}, pixels), "Two black squares and two answers."
+
+    slider, said, frame = widgets.live(draw, ["dlib_2017", "arcface_2019"], "Year").children
+    assert html.unescape(said.value) == f"dlib{SPACE}'17"
+    slider.value = "arcface_2019"
+    assert html.unescape(said.value) == f"ArcFace{SPACE}'19"
+    picture = BeautifulSoup(frame.value, "html.parser").img
+    assert "class" not in picture.attrs
+    pixel = Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(",")[2]))).convert("RGBA").getpixel((0, 0))
+    assert pixel[3] == 0
 
 
 CURVES = {"easy": [(0.0, 0.5), (0.01, 0.99), (1.0, 1.0)], "hard": [(0.01, 0.1), (0.0, 0.0), (1.0, 1.0)]}
