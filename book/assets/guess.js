@@ -44,7 +44,7 @@
   const follow = () => {
     const aim = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
     const row = aim && aim.closest("details.claim-row");
-    if (row) { row.open = true; row.scrollIntoView(); }
+    if (row) { row.open = true; row.scrollIntoView({ block: "center" }); }
   };
   document.addEventListener("DOMContentLoaded", follow);
   window.addEventListener("hashchange", follow);

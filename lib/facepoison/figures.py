@@ -56,7 +56,7 @@ def show_pictures(
     """
     columns = min(columns, len(pixels))
     rows = -(-len(pixels) // columns)
-    margin = 0.2 + 0.08 * max(map(len, labels)) if labels else 0.0
+    margin = 0.2 + 0.09 * max(map(len, labels)) if labels else 0.0
     head = 0.2 * max((each.count("\n") + 1 for each in heads), default=0)
     height = (WIDTH - margin) * rows / columns * pixels.shape[2] / pixels.shape[3]
     figure, (axes,) = new_figure(height=height + head)
@@ -74,10 +74,18 @@ def _draw_sheet(
     axes.imshow(_for_axes(grid), interpolation="nearest" if pixels.shape[-1] < 100 else "antialiased")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
+    axes.set_anchor("E")  # what room there is goes to the labels
     axes.xaxis.tick_top()
     axes.set_xticks([(column + 0.5) * wide / columns for column in range(len(heads))], heads)
     axes.set_yticks([(row + 0.5) * tall / max(1, -(-len(pixels) // columns)) for row in range(len(labels))], labels)
     axes.tick_params(length=0, labelcolor=EITHER)
+    _embolden(axes)
+
+
+def _embolden(axes: Axes) -> None:
+    """Make the words at the axes of a picture bold: thin grey ones are hard to read on a dark page."""
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_fontweight("bold")
 
 
 def enlarged_difference(before: Tensor, after: Tensor, gain: int = 6) -> Tensor:
@@ -452,6 +460,7 @@ def _draw_boxes(axes: Axes, right: Mapping[str, Sequence[bool]]) -> None:
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelcolor=EITHER)
+    _embolden(axes)
 
 
 def progress(what: str) -> Callable[[int, int], None]:
