@@ -15,10 +15,10 @@ from bookpress.check import problems
 from bookpress.claims import as_text
 from bookpress.files import FULL, PressError, finish_swap, swap, write_whole
 from bookpress.stage import Claim, stage
+from bookpress.weight import lighten
 
 STAMP = ".made-from"
 PARAMETERS = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
-PRELOADED_FONT = re.compile(r'\s*<link rel="preload" as="font"[^>]*>')
 
 
 BETTER_TAGS = {
@@ -84,18 +84,18 @@ def jupyter_book(root: Path, staged: Path, output: Path) -> None:
 def tidy(root: Path, site: Path) -> None:
     """Give readers the chapters as committed to download, and take out what serves nobody.
 
-    That is the theme's templates, and its preloading of fonts, which browsers refuse on pages opened from a disk. What
-    scrolls sideways is made to scroll by keyboard too, and to assistive technology a list of references is no list
-    without items, nor are the parameters of a signature definitions of nothing.
+    That is the theme's templates, and what weighs on a page without being used (see ``weight``). What scrolls sideways
+    is made to scroll by keyboard too, and to assistive technology a list of references is no list without items, nor
+    are the parameters of a signature definitions of nothing.
     """
     for template in (site / "_static").glob("*macros.html"):
         template.unlink()
     for page in site.rglob("*.html"):
-        text = PRELOADED_FONT.sub("", page.read_text(encoding="utf-8"))
-        text = PARAMETERS.sub(_as_lines, text)
+        text = PARAMETERS.sub(_as_lines, page.read_text(encoding="utf-8"))
         for tag, better in BETTER_TAGS.items():
             text = text.replace(tag, better)
         page.write_text(text, encoding="utf-8")
+    lighten(site)
     for source in ch.chapters(root):
         shutil.copy(source, site / "_sources" / source.relative_to(root))
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import re
 import shutil
+import tomllib
 from collections.abc import Mapping
 from importlib.metadata import distribution
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode as Notebook
 
+import fingerprint
 from bookpress import chapters as ch
 from bookpress import generated, verdicts
 from bookpress.chapters import text_of
@@ -223,9 +226,27 @@ def stage(root: Path, executed: Path, staged: Path) -> list[Claim]:
     for name in names:
         if names.count(name) > 1:
             raise PressError(f"claim '{name}': made more than once: make it in one place")
+    facts = {"edition": edition(root), "evidence": generated.evidence(root), "told_on": _told_on(staged)}
+    (staged / "press.json").write_text(json.dumps(facts))
     _fill_pages(root, staged / "book", claims, runs)
     verdicts.fill(staged, claims)
     return claims
+
+
+def edition(root: Path) -> str:
+    """Version of the book, and the commit that it was built at, as far as either is known here."""
+    project = root / "pyproject.toml"
+    version = tomllib.loads(project.read_text())["project"]["version"] if project.is_file() else ""
+    commit, changed = fingerprint.commit().partition("+")[::2]
+    said = (version and f"Version {version}", commit and f"commit {commit[:7]}", changed and "changed since")
+    return ", ".join(filter(None, said))
+
+
+def _told_on(staged: Path) -> str:
+    """The page that says what evidence tags mean, as Sphinx names it; empty where none does."""
+    pages = sorted((staged / "book").glob("*.md"))
+    found = [page for page in pages if "<!-- generated: evidence -->" in page.read_text()]
+    return f"book/{found[0].stem}" if found else ""
 
 
 def _copy_mathjax(folder: Path) -> None:
@@ -240,7 +261,9 @@ def _fill_pages(root: Path, pages: Path, claims: list[Claim], runs: Mapping[str,
     made = {claim["id"]: claim for claim in claims}
 
     def beside() -> str:
-        return generated.beside(generated.findings(root), made, registered_claims(root / "data" / "claims.toml"))
+        told = f"{_told_on(root)}.html#evidence-".removeprefix("book/")
+        tags = {name: {"address": f"{told}{name}"} | tag for name, tag in generated.evidence(root).items()}
+        return generated.beside(generated.findings(root), made, registered_claims(root / "data" / "claims.toml"), tags)
 
     def summary() -> str:
         return generated.summary(generated.chosen(pages), made, registered_claims(root / "data" / "claims.toml"))
@@ -256,6 +279,7 @@ def _fill_pages(root: Path, pages: Path, claims: list[Claim], runs: Mapping[str,
         "summary": summary,
         "times": lambda: generated.times(runs, generated.studies(root)),
         "front": front,
+        "evidence": lambda: generated.evidence_list(generated.evidence(root)),
     }
     for page in sorted(pages.glob("*.md")):
         generated.fill(page, parts)

@@ -162,7 +162,8 @@ def test_a_build_folder_that_cannot_be_is_named(book, monkeypatch, capsys):
 @pytest.mark.slow
 def test_jupyter_book_makes_figures_claims_and_tables_of_it_offline(book):
     shutil.copy(ROOT / "_config.yml", book)
-    shutil.copytree(ROOT / "book" / "assets", book / "book" / "assets")
+    for folder in ("assets", "templates"):
+        shutil.copytree(ROOT / "book" / folder, book / "book" / folder)
     (book / "book" / "references.bib").write_text("")
     (book / "book" / "intro.md").write_text("# Tiny\n\n$x^2$, and [one](../notebooks/01_one.ipynb).\n")
     html = "<table><caption>A table.</caption><tr><td>1</td></tr></table>"
@@ -180,6 +181,9 @@ def test_jupyter_book_makes_figures_claims_and_tables_of_it_offline(book):
         assert words in page
     assert "a warning of a library" not in page
     assert "thebe" not in page
+    assert '<meta name="description" content=' in page
+    assert "mathjax/tex" in page  # the caption of the figure
+    assert "mathjax/tex" not in (book / "_build" / "html" / "notebooks" / "02_two.html").read_text()
     assert build.check_built(book).startswith("the site is sound")
 
     (book / "book" / "intro.md").write_text("# Tiny\n\n[lost](nowhere.md)\n")

@@ -1,14 +1,16 @@
 import base64
+import json
 from pathlib import Path
 
 import pytest
 from nbformat import v4
 from tiny_book import notebook
 
+import fingerprint
 from bookpress import chapters as ch
 from bookpress.chapters import text_of
 from bookpress.files import PressError
-from bookpress.stage import ELSEWHERE, READING, card, figure, ran_on, stage, stage_chapter, table
+from bookpress.stage import ELSEWHERE, READING, card, edition, figure, ran_on, stage, stage_chapter, table
 
 CLAIM = {
     "id": "works",
@@ -193,6 +195,33 @@ def test_staging_needs_every_chapter_and_leaves_the_sources_alone(book, capsys):
     assert (book / "_build" / "staged" / "book" / "intro.md").is_file()
     assert {path: path.read_bytes() for path in (book / "notebooks").iterdir()} == before
     assert "01_one: edited since it was executed" in capsys.readouterr().out
+
+
+def test_staging_says_what_pages_must_know(book, monkeypatch):
+    (book / "data" / "paper.json").write_text(json.dumps({"evidence": {"blog": "a post"}}))
+    (book / "book" / "game.md").write_text("# Game\n\n<!-- generated: evidence -->\n")
+    stage_book(book)
+    staged = book / "_build" / "staged"
+    facts = json.loads((staged / "press.json").read_text())
+    assert facts["evidence"] == {"blog": {"means": "a post"}}
+    assert facts["told_on"] == "book/game"
+    assert '<li id="evidence-blog">' in (staged / "book" / "game.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("commit", "words"),
+    [
+        ("0123456789", "Version 0.2, commit 0123456"),
+        ("0123456789+changes", "Version 0.2, commit 0123456, changed since"),
+        ("", "Version 0.2"),
+    ],
+)
+def test_an_edition_is_a_version_and_a_commit(book, monkeypatch, commit, words):
+    (book / "pyproject.toml").write_text('[project]\nversion = "0.2"\n')
+    monkeypatch.setattr(fingerprint, "commit", lambda: commit)
+    assert edition(book) == words
+    (book / "pyproject.toml").unlink()
+    assert edition(book) == words.removeprefix("Version 0.2").removeprefix(", ")
 
 
 def test_a_claim_is_made_once(book):
