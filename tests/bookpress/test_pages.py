@@ -107,6 +107,14 @@ def test_code_links_and_other_words_stay(app, text):
     assert "[blog" in page.astext() or "[code, x]" in page.astext()
 
 
+def test_a_caption_of_a_table_is_text_too(app):
+    page = page_of("Text.")
+    page += nodes.raw("", '<table title="[blog]"><caption>Said [blog].</caption><td>[blog]</td></table>', format="html")
+    pages.link_sources(app, page, "notebooks/one")
+    link = '<a href="../book/game.html#evidence-blog" title="a post">blog</a>'
+    assert page[-1].astext() == f'<table title="[blog]"><caption>Said [{link}].</caption><td>[blog]</td></table>'
+
+
 def test_a_book_without_evidence_has_no_tags(app, tmp_path):
     (tmp_path / pages.FACTS).write_text(json.dumps({"edition": "", "evidence": {}, "told_on": ""}))
     assert links(app, "Said [blog].")[1] == {}
