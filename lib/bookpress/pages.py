@@ -88,9 +88,10 @@ def complete(app: Sphinx, name: str, template: str, context: dict[str, Any], pag
 
     Sphinx keeps MathJax on a page whose sub-pages need it, which the first page's are all.
     """
-    about = description(page) if page else f"{context.get('title') or 'Search'}: {context['docstitle']}"
+    title = context.get("title") or "Search"
+    about = (description(page) if page else "") or html.unescape(TAG.sub("", f"{title}: {context['docstitle']}"))
     kind = "book" if name == app.config.root_doc else "article"
-    context["metatags"] = metatags(context.get("title") or "Search", about, kind, context.get("metatags", ""))
+    context["metatags"] = metatags(title, about, kind, context.get("metatags", ""))
     context["edition"] = facts(app)["edition"]
     if page is None or not any(page.findall(lambda node: isinstance(node, nodes.math | nodes.math_block))):
         context["script_files"][:] = [each for each in context["script_files"] if not _of_mathjax(each)]

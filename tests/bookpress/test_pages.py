@@ -72,10 +72,14 @@ def test_mathjax_is_only_where_there_is_mathematics(app, text, left):
     assert 'content="book"' in context["metatags"]
 
 
-def test_a_page_that_nobody_wrote_is_described_too(app):
-    context = {"docstitle": "Book", "script_files": []}
-    pages.complete(app, "search", "search.html", context, None)
-    assert '<meta name="description" content="Search: Book" />' in context["metatags"]
+@pytest.mark.parametrize(
+    ("page", "title", "words"),
+    [(None, None, "Search: Book"), (page_of("Short."), "A &amp; <i>B</i>", "A &amp; B: Book")],
+)
+def test_a_page_without_a_paragraph_is_described_too(app, page, title, words):
+    context = {"title": title, "docstitle": "Book", "script_files": []}
+    pages.complete(app, "search", "search.html", context, page)
+    assert f'<meta name="description" content="{words}" />' in context["metatags"]
 
 
 def links(app, text):

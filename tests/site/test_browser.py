@@ -208,12 +208,14 @@ def test_a_table_fits_or_shows_on_which_side_there_is_more(visit, name):
 
 
 def test_a_wide_table_uses_the_margin(visit):
-    page, _, _ = visit((SITE / "book" / "times.html").as_uri(), 1400)
-    text, table = (
-        page.locator(place).last.bounding_box() for place in ("article > section > p", ".table-box.full-width")
-    )
-    assert table["width"] > text["width"]
-    assert table["x"] + table["width"] <= 1400
+    page, _, _ = visit((SITE / "book" / "beside.html").as_uri(), 1100)
+    page.evaluate("document.querySelectorAll('.table-box td').forEach(cell => cell.style.minWidth = '380px')")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_selector(".table-box.full-width")
+    text, table = (page.locator(place).first.bounding_box() for place in ("article > section > p", ".table-box"))
+    assert table["width"] > text["width"] + 100
+    assert table["x"] + table["width"] <= 1280
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
 @pytest.mark.parametrize("name", [PAGES[0], "notebooks/03_poisoning"])
@@ -222,10 +224,7 @@ def test_on_paper_there_is_the_text_alone(visit, name):
     page.emulate_media(media="print")
     for place in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article", ".prev-next-footer"):
         assert not page.locator(place).first.is_visible()
-    assert page.locator("article h1").first.is_visible()
-    rules = "[...document.styleSheets].flatMap(sheet => [...sheet.cssRules])"
-    margins = page.evaluate(f"{rules}.filter(rule => rule instanceof CSSPageRule).map(rule => rule.style.margin)")
-    assert margins == ["18mm 16mm 20mm"]
+    assert len([title for title in page.locator("h1").all() if title.is_visible()]) == 1
 
 
 def test_without_scripts_every_frame_is_there(browser):

@@ -114,6 +114,11 @@ def test_icons_are_drawn_and_no_font_is_there():
     assert used <= drawn
 
 
+def test_paper_has_margins():
+    (sheet,) = (SITE / "_static").glob("site-*.css")
+    assert re.search(r"@page \{ ?margin: ?\d+mm", sheet.read_text())
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_says_what_it_is_and_of_which_edition(name):
     page = BeautifulSoup((SITE / f"{name}.html").read_text(), "html.parser")
