@@ -49,7 +49,9 @@ def plain(node: nodes.Node) -> str:
     """The words of a node without the tags of what is HTML in it."""
     if isinstance(node, nodes.raw):
         return html.unescape(TAG.sub("", node.astext()))
-    return "".join(map(plain, node.children)) if node.children else str(node.astext())
+    if not any(node.findall(nodes.raw)):
+        return str(node.astext())  # a signature puts its brackets in by itself
+    return "".join(map(plain, node.children))
 
 
 def description(page: nodes.document) -> str:
