@@ -70,7 +70,9 @@
         made("a", name, line).href = address + anchor;
         line.append(` (${about})`);
       }
-      for (const place of highlighted.size ? places(page, found) : []) {
+      const shown = highlighted.size ? places(page, found) : [];
+      if (!names.length && !shown.length) made("p", "In code or a table of results.", item);
+      for (const place of shown) {
         const line = made("p", "", item);
         made("a", place.heading, line).href = `${address}#${place.anchor}`;
         line.append(": ", excerpt(place.text, found));

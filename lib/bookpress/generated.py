@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 from nbformat import NotebookNode
 from nbformat import NotebookNode as Notebook
 
-from bookpress import verdicts
+from bookpress import evidence, verdicts
 from bookpress.claims import shown
 from bookpress.files import PressError
 from bookpress.progress import duration
@@ -90,7 +90,7 @@ def beside(
         findings: Statement, evidence, and the ids of the claims that bear on it.
         claims: The claims of the run by id; a run on other pictures may not make them all.
         registered: The ids of all claims of the book.
-        tags: What evidence tags mean and where they lead, see ``evidence``.
+        tags: What evidence tags mean and where they lead, see ``evidence.known``.
 
     Raises:
         PressError: a finding names a claim that is not registered.
@@ -105,7 +105,7 @@ def beside(
     for finding in findings:
         ours = _made(finding["claims"], claims, registered, f"paper.json: finding '{finding['statement']}'")
         cells = "<ul>" + "".join(map(told, ours)) + "</ul>" if ours else "not asked"
-        said = f"{html.escape(finding['statement'])} {tagged(finding['evidence'], tags)}"
+        said = f"{html.escape(finding['statement'])} {evidence.tagged(finding['evidence'], tags)}"
         rows.append((said, outcome(ours), cells))
     return html_table("The paper's findings and ours.", ("the paper", "here", "our claims"), rows)
 
@@ -159,45 +159,6 @@ def summary(
         if ours := _made(names, claims, registered, f"summary.toml: '{question}'"):
             parts.append(f"## {question}\n\n<ul>\n" + "\n".join(map(told, ours)) + "\n</ul>")
     return "\n\n".join(parts)
-
-
-def evidence(root: Path) -> dict[str, dict[str, str]]:
-    """Evidence tags from ``data/paper.json``: what each ``means`` and, where it has one, its ``address``.
-
-    Raises:
-        PressError: there is an address of a tag that there is not.
-    """
-    path = root / "data" / "paper.json"
-    if not path.is_file():
-        return {}
-    paper = json.loads(path.read_text())
-    addresses = paper.get("addresses", {})
-    for name in addresses:
-        if name not in paper["evidence"]:
-            raise PressError(f"paper.json: address of '{name}', which is no tag under evidence: add it there")
-    return {
-        name: {"means": means} | ({"address": addresses[name]} if name in addresses else {})
-        for name, means in paper["evidence"].items()
-    }
-
-
-def evidence_list(tags: Mapping[str, Mapping[str, str]]) -> str:
-    """What evidence tags stand for, as an HTML list that links to their sources and can be linked to, tag by tag."""
-
-    def source(tag: Mapping[str, str]) -> str:
-        means, address = html.escape(tag["means"]), html.escape(tag.get("address", ""))
-        return f'<a class="reference external" href="{address}">{means}</a>' if address else means
-
-    items = (f'<li id="evidence-{name}"><b>[{name}]</b> {source(tag)}</li>' for name, tag in tags.items())
-    return f"<ul>{''.join(items)}</ul>"
-
-
-def tagged(name: str, tags: Mapping[str, Mapping[str, str]]) -> str:
-    """An evidence tag in brackets, as an HTML link to its ``address`` where ``tags`` knows one."""
-    if "address" not in tags.get(name, {}):
-        return f"[{html.escape(name)}]"
-    address, means = (html.escape(tags[name][part]) for part in ("address", "means"))
-    return f'[<a href="{address}" title="{means}">{html.escape(name)}</a>]'
 
 
 def kept(run: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style as Plain
 from pybtex.style.labels import BaseLabelStyle
 
+from bookpress import evidence
+
 if TYPE_CHECKING:
     from pybtex.database import Entry
     from sphinx.application import Sphinx
@@ -29,6 +31,7 @@ LONGEST = 200
 SHORTEST = 40
 CITATION = re.compile(r"\s*\[[^\]]*\b(?:19|20)\d\d[a-z]?\]")
 TAG = re.compile(r"""<(?:"[^"]*"|'[^']*'|[^'">])*>""")
+CAPTION = re.compile(r"(?<=<caption>)[^<]*")
 NO_LINKS = (nodes.literal, nodes.literal_block, nodes.title, nodes.reference, nodes.raw, nodes.math, nodes.math_block)
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
@@ -46,7 +49,9 @@ def plain(node: nodes.Node) -> str:
     """The words of a node without the tags of what is HTML in it."""
     if isinstance(node, nodes.raw):
         return html.unescape(TAG.sub("", node.astext()))
-    return "".join(map(plain, node.children)) if node.children else str(node.astext())
+    if not any(node.findall(nodes.raw)):
+        return str(node.astext())  # a signature puts its brackets in by itself
+    return "".join(map(plain, node.children))
 
 
 def description(page: nodes.document) -> str:
@@ -85,9 +90,10 @@ def complete(app: Sphinx, name: str, template: str, context: dict[str, Any], pag
 
     Sphinx keeps MathJax on a page whose sub-pages need it, which the first page's are all.
     """
-    about = description(page) if page else f"{context.get('title') or 'Search'}: {context['docstitle']}"
+    title = context.get("title") or "Search"
+    about = (description(page) if page else "") or html.unescape(TAG.sub("", f"{title}: {context['docstitle']}"))
     kind = "book" if name == app.config.root_doc else "article"
-    context["metatags"] = metatags(context.get("title") or "Search", about, kind, context.get("metatags", ""))
+    context["metatags"] = metatags(title, about, kind, context.get("metatags", ""))
     context["edition"] = facts(app)["edition"]
     if page is None or not any(page.findall(lambda node: isinstance(node, nodes.math | nodes.math_block))):
         context["script_files"][:] = [each for each in context["script_files"] if not _of_mathjax(each)]
@@ -98,23 +104,23 @@ def _of_mathjax(script: _JavaScript) -> bool:
     return "mathjax" in str(script.filename) or "window.MathJax" in script.attributes.get("body", "")
 
 
-def evidence_pattern(tags: Mapping[str, Any]) -> re.Pattern[str]:
-    """Finds evidence tags in a text, one or several in one pair of brackets."""
-    word = "|".join(map(re.escape, tags))
-    return re.compile(rf"\[(?:{word})(?:, (?:{word}))*\]")
-
-
 def link_sources(app: Sphinx, page: nodes.document, name: str) -> None:
-    """Turn evidence tags and arXiv numbers in the text of a page into links to what they name."""
-    known = facts(app)
-    evidence, told_on = known["evidence"], known["told_on"]
-    pattern = evidence_pattern(evidence) if evidence else None
-    told = app.builder.get_relative_uri(name, told_on) if told_on else ""
+    """Turn evidence tags and arXiv numbers in the text of a page into links to what they name.
+
+    A tag without an address leads to the place that says what it means.
+    """
+    said = facts(app)
+    told = f"{app.builder.get_relative_uri(name, said['told_on'])}#evidence-" if said["told_on"] else ""
+    tags = {tag: {"address": f"{told}{tag}"} | source for tag, source in said["evidence"].items()}
     for text in list(page.findall(nodes.Text)):
         if _is_prose(text):
-            made = list(_linked(str(text), pattern, evidence, told))
+            made = list(_linked(str(text), tags))
             if len(made) > 1:
                 text.parent.replace(text, made)
+    for raw in page.findall(nodes.raw):
+        text = CAPTION.sub(lambda found: evidence.linked(found[0], tags), raw.astext())
+        if text != raw.astext():
+            raw.children = [nodes.Text(text)]
 
 
 def _is_prose(text: nodes.Text) -> bool:
@@ -127,11 +133,11 @@ def _is_prose(text: nodes.Text) -> bool:
     return True
 
 
-def _linked(text: str, pattern: re.Pattern[str] | None, evidence: Mapping[str, Any], told: str) -> Iterator[nodes.Node]:
+def _linked(text: str, tags: Mapping[str, Mapping[str, str]]) -> Iterator[nodes.Node]:
     """The pieces of a text, links among them."""
-    places = [*pattern.finditer(text)] if pattern else []
     start = 0
-    for place in sorted([*places, *ARXIV.finditer(text)], key=lambda found: found.start()):
+    places = [*evidence.pattern(tags).finditer(text), *ARXIV.finditer(text)]
+    for place in sorted(places, key=lambda found: found.start()):
         yield nodes.Text(text[start : place.start()])
         start = place.end()
         if place[0].startswith("arXiv"):
@@ -139,15 +145,14 @@ def _linked(text: str, pattern: re.Pattern[str] | None, evidence: Mapping[str, A
             continue
         for number, tag in enumerate(place[0][1:-1].split(", ")):
             yield nodes.Text(", " if number else "[")
-            source = evidence[tag]
-            address = source.get("address") or f"{told}#evidence-{tag}"
-            yield nodes.reference("", tag, refuri=address, internal="address" not in source, reftitle=source["means"])
+            address, means = tags[tag]["address"], tags[tag]["means"]
+            yield nodes.reference("", tag, refuri=address, internal="://" not in address, reftitle=means)
         yield nodes.Text("]")
     yield nodes.Text(text[start:])
 
 
 def sections(page: nodes.document) -> Iterator[tuple[str, str, str]]:
-    """What search finds on a page: anchor, heading and words of each section, without code and cells of tables."""
+    """What search finds on a page: anchor, heading and words of each section, without code and tables of results."""
     for section in page.findall(nodes.section):
         words: list[str] = []
         heading = ""
@@ -161,7 +166,7 @@ def sections(page: nodes.document) -> Iterator[tuple[str, str, str]]:
 
 def _words(node: nodes.Node) -> Iterator[str]:
     """The words of a node, piece by piece."""
-    if isinstance(node, nodes.literal_block | nodes.tbody | nodes.thead | nodes.math_block | nodes.comment):
+    if isinstance(node, nodes.literal_block | nodes.math_block | nodes.comment):
         return
     if isinstance(node, nodes.raw):
         text = node.astext() if "html" in node.get("format", "") else ""

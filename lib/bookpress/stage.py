@@ -23,7 +23,7 @@ from nbformat import NotebookNode as Notebook
 
 import fingerprint
 from bookpress import chapters as ch
-from bookpress import generated, verdicts
+from bookpress import evidence, generated, verdicts
 from bookpress.chapters import text_of
 from bookpress.claims import registered_claims, registered_setting, shown
 from bookpress.files import PressError
@@ -226,7 +226,7 @@ def stage(root: Path, executed: Path, staged: Path) -> list[Claim]:
     for name in names:
         if names.count(name) > 1:
             raise PressError(f"claim '{name}': made more than once: make it in one place")
-    facts = {"edition": edition(root), "evidence": generated.evidence(root), "told_on": _told_on(staged)}
+    facts = {"edition": edition(root), "evidence": evidence.known(root), "told_on": _told_on(staged)}
     (staged / "press.json").write_text(json.dumps(facts))
     _fill_pages(root, staged / "book", claims, runs)
     verdicts.fill(staged, claims)
@@ -262,7 +262,7 @@ def _fill_pages(root: Path, pages: Path, claims: list[Claim], runs: Mapping[str,
 
     def beside() -> str:
         told = f"{_told_on(root)}.html#evidence-".removeprefix("book/")
-        tags = {name: {"address": f"{told}{name}"} | tag for name, tag in generated.evidence(root).items()}
+        tags = {name: {"address": f"{told}{name}"} | tag for name, tag in evidence.known(root).items()}
         return generated.beside(generated.findings(root), made, registered_claims(root / "data" / "claims.toml"), tags)
 
     def summary() -> str:
@@ -279,7 +279,7 @@ def _fill_pages(root: Path, pages: Path, claims: list[Claim], runs: Mapping[str,
         "summary": summary,
         "times": lambda: generated.times(runs, generated.studies(root)),
         "front": front,
-        "evidence": lambda: generated.evidence_list(generated.evidence(root)),
+        "evidence": lambda: evidence.as_list(evidence.known(root)),
     }
     for page in sorted(pages.glob("*.md")):
         generated.fill(page, parts)

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -68,22 +67,6 @@ def test_findings_stand_beside_links_to_the_claims_that_bear_on_them():
 def test_a_finding_with_an_unknown_claim_is_refused():
     with pytest.raises(PressError, match="there is no claim 'typo'"):
         generated.beside([{"statement": "A", "evidence": "blog", "claims": ["typo"]}], {}, {"a"}, {})
-
-
-def test_evidence_tags_are_explained_and_lead_to_their_sources(tmp_path):
-    assert generated.evidence(tmp_path) == {}
-    (tmp_path / "data").mkdir()
-    paper = {"evidence": {"blog": "a post", "code": "the <code>"}, "addresses": {"code": "https://example.org"}}
-    (tmp_path / "data" / "paper.json").write_text(json.dumps(paper))
-    tags = generated.evidence(tmp_path)
-    assert generated.evidence_list(tags) == (
-        '<ul><li id="evidence-blog"><b>[blog]</b> a post</li><li id="evidence-code"><b>[code]</b> '
-        '<a class="reference external" href="https://example.org">the &lt;code&gt;</a></li></ul>'
-    )
-    assert generated.tagged("blog", tags) == "[blog]"
-    (tmp_path / "data" / "paper.json").write_text(json.dumps(paper | {"addresses": {"cod": "https://example.org"}}))
-    with pytest.raises(PressError, match="address of 'cod', which is no tag"):
-        generated.evidence(tmp_path)
 
 
 def test_the_summary_answers_questions_with_claims_and_leaves_out_what_was_not_made():

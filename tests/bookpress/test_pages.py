@@ -72,10 +72,14 @@ def test_mathjax_is_only_where_there_is_mathematics(app, text, left):
     assert 'content="book"' in context["metatags"]
 
 
-def test_a_page_that_nobody_wrote_is_described_too(app):
-    context = {"docstitle": "Book", "script_files": []}
-    pages.complete(app, "search", "search.html", context, None)
-    assert '<meta name="description" content="Search: Book" />' in context["metatags"]
+@pytest.mark.parametrize(
+    ("page", "title", "words"),
+    [(None, None, "Search: Book"), (page_of("Short."), "A &amp; <i>B</i>", "A &amp; B: Book")],
+)
+def test_a_page_without_a_paragraph_is_described_too(app, page, title, words):
+    context = {"title": title, "docstitle": "Book", "script_files": []}
+    pages.complete(app, "search", "search.html", context, page)
+    assert f'<meta name="description" content="{words}" />' in context["metatags"]
 
 
 def links(app, text):
@@ -105,6 +109,14 @@ def test_code_links_and_other_words_stay(app, text):
     page, found = links(app, text)
     assert "blog" not in found
     assert "[blog" in page.astext() or "[code, x]" in page.astext()
+
+
+def test_a_caption_of_a_table_is_text_too(app):
+    page = page_of("Text.")
+    page += nodes.raw("", '<table title="[blog]"><caption>Said [blog].</caption><td>[blog]</td></table>', format="html")
+    pages.link_sources(app, page, "notebooks/one")
+    link = '<a href="../book/game.html#evidence-blog" title="a post">blog</a>'
+    assert page[-1].astext() == f'<table title="[blog]"><caption>Said [{link}].</caption><td>[blog]</td></table>'
 
 
 def test_a_book_without_evidence_has_no_tags(app, tmp_path):

@@ -147,6 +147,87 @@ def test_a_link_into_what_is_hidden_opens_it(browser):
     page.close()
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_search_shows_where_words_stand_without_a_server(visit, width):
+    page, said, asked = visit((SITE / "search.html").as_uri() + "?q=lowkey", width)
+    page.wait_for_selector("#search-results li")
+    assert not said
+    assert not asked
+    titles = page.locator("#search-results li > a").all_inner_texts()
+    assert "3 Poisoning" in titles
+    for item in page.query_selector_all("#search-results li"):
+        assert "lowkey" in item.inner_text().lower() or "In code or a table" in item.inner_text()
+    marks = page.locator("#search-results .excerpt mark").all_inner_texts()
+    assert {mark.lower() for mark in marks} == {"lowkey"}
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    place = page.locator("#search-results li:has(> a:text('3 Poisoning')) p a").first.get_attribute("href")
+    page.goto((SITE / place.split("#")[0]).as_uri() + f"#{place.split('#')[1]}")
+    assert page.query_selector(f"[id='{place.split('#')[1]}']")
+
+
+def test_a_search_for_nothing_says_so(visit):
+    page, said, _ = visit((SITE / "search.html").as_uri() + "?q=zyzzyva")
+    assert page.locator("#search-results").inner_text().count("Nothing found") == 1
+    assert not said
+
+
+def test_arrow_keys_turn_pages_but_not_while_they_are_needed(visit):
+    first, second, third = (f"{name}.html" for name in PAGES[:3])
+    page, _, _ = visit((SITE / second).as_uri())
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(f"**/{third}")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url(f"**/{second}")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url(f"**/{first}")
+    page, _, _ = visit((SITE / "search.html").as_uri() + "?q=lowkey")
+    page.locator("form.bd-search input").last.focus()
+    page.keyboard.press("ArrowLeft")
+    page, _, _ = visit((SITE / "book" / "times.html").as_uri(), 390)
+    table = page.locator(".more-right").first
+    table.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(300)
+    assert page.url.endswith("times.html")
+    assert table.evaluate("box => box.scrollLeft") > 0
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_table_fits_or_shows_on_which_side_there_is_more(visit, name):
+    page, _, _ = visit((SITE / f"{name}.html").as_uri(), 390)
+    for box in page.locator(".table-box:visible, .pst-scrollable-table-container:visible").all():
+        rest = box.evaluate("box => box.scrollWidth - box.clientWidth")
+        assert ("more-right" in box.get_attribute("class")) == (rest > 2)
+        assert box.evaluate("box => getComputedStyle(box).maskImage !== 'none'") == (rest > 2)
+        assert (box.get_attribute("tabindex") == "0") == (rest > 2)
+        assert box.get_attribute("role") == "region"
+        assert box.get_attribute("aria-label")
+        box.evaluate("box => box.scrollTo(box.scrollWidth, 0)")
+    page.wait_for_timeout(100)
+    assert not page.locator(".more-right:visible").count()
+
+
+def test_a_wide_table_uses_the_margin(visit):
+    page, _, _ = visit((SITE / "book" / "beside.html").as_uri(), 1100)
+    page.evaluate("document.querySelectorAll('.table-box td').forEach(cell => cell.style.minWidth = '380px')")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_selector(".table-box.full-width")
+    text, table = (page.locator(place).first.bounding_box() for place in ("article > section > p", ".table-box"))
+    assert table["width"] > text["width"] + 100
+    assert table["x"] + table["width"] <= 1280
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+@pytest.mark.parametrize("name", [PAGES[0], "notebooks/03_poisoning"])
+def test_on_paper_there_is_the_text_alone(visit, name):
+    page, _, _ = visit((SITE / f"{name}.html").as_uri())
+    page.emulate_media(media="print")
+    for place in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article", ".prev-next-footer"):
+        assert not page.locator(place).first.is_visible()
+    assert len([title for title in page.locator("h1").all() if title.is_visible()]) == 1
+
+
 def test_without_scripts_every_frame_is_there(browser):
     context = browser.new_context(java_script_enabled=False)
     for name in PAGES:
