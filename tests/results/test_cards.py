@@ -33,6 +33,7 @@ TABLES = {
     "photographs": "photographs",
     "photographs_adapting": "photographs_adapting",
     "photographs_clean": "photographs",
+    "photographs_few": "photographs",
     "photographs_size": "photographs",
     "precision": "precision",
     "sifting": "sifting",
