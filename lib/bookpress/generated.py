@@ -232,18 +232,19 @@ def front(claims: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> tup
     if plain:
         raise PressError(f"claim '{plain[0]}': is no rate, so the first page cannot show it: take its label away")
     with plt.rc_context({"svg.hashsalt": "front", "figure.constrained_layout.use": True, "font.size": 10}):
-        figure, axes = plt.subplots(figsize=(5.8, 0.9 + 0.42 * len(found)))
-        for row, (_, claim) in enumerate(found):
+        figure, axes = plt.subplots(figsize=(5.8, 0.9 + 0.48 * len(found)))
+        for row, (label, claim) in enumerate(found):
             colour = COLOURS[claim["verdict"]]
             axes.plot([100 * claim["low"], 100 * claim["high"]], [row, row], color=colour, linewidth=4, alpha=0.4)
             axes.plot(100 * claim["value"], row, "o", color=colour, markersize=7)
-            axes.plot([100 * claim["bound"]] * 2, [row - 0.3, row + 0.3], color="black", linewidth=1.2)
-            axes.text(110, row, claim["verdict"], va="center", color=colour)
-        axes.set_yticks(range(len(found)), [label for label, _ in found])
-        axes.set_ylim(len(found) - 0.5, -0.5)
+            axes.plot([100 * claim["bound"]] * 2, [row - 0.25, row + 0.25], color="black", linewidth=1.2)
+            axes.text(106, row, claim["verdict"], va="center", color=colour)
+            axes.text(-2, row - 0.33, label, va="bottom")  # above its row: beside it long labels leave no room
+        axes.set_yticks([])
+        axes.set_ylim(len(found) - 0.5, -0.9)
         axes.set_xlim(-4, 104)
         axes.set_xlabel("clean pictures not recognised, %")
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["top", "left", "right"]].set_visible(False)
         axes.grid(axis="x", alpha=0.25)
         file = io.StringIO()
         figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})

@@ -293,7 +293,7 @@ def _panels(lines: _Lines, columns: int, height: float, room: float) -> tuple[Fi
 def _draw_rows(places: Sequence[str], lines: _Lines, hollow: Mapping[str, Sequence[int]], along: str) -> Figure:
     """A figure of lines whose places are rows, one below the other."""
     longest = 0.075 * max(map(len, places))
-    figure, axes = _panels(lines, 3 if longest < 1.8 else 2, 0.2 * len(places), longest)
+    figure, axes = _panels(lines, 3 if longest < 1.5 else 2, 0.2 * len(places), longest)
     rows = range(len(places))
     for place, (name, rates) in zip(axes, lines.items(), strict=False):
         place.hlines(rows, [100 * r.low for r in rates], [100 * r.high for r in rates], color=BLUE, lw=3, alpha=0.35)
