@@ -18,16 +18,22 @@
     box.classList.toggle("full-width", wide.matches && box.scrollWidth > box.clientWidth + 2 && !box.closest("li, aside, .admonition"));
     measure(box);
   };
-  for (const box of boxes) {
-    fit(box);
-    box.addEventListener("scroll", () => measure(box), { passive: true });
-    let hidden = !box.clientWidth;
-    new ResizeObserver(() => {
-      if (hidden && box.clientWidth) fit(box);
-      else measure(box);
-      hidden = !box.clientWidth;
-    }).observe(box);
-  }
+  const start = () => {
+    for (const box of boxes) {
+      fit(box);
+      box.addEventListener("scroll", () => measure(box), { passive: true });
+      let hidden = !box.clientWidth;
+      new ResizeObserver(() => {
+        if (hidden && box.clientWidth) fit(box);
+        else measure(box);
+        hidden = !box.clientWidth;
+      }).observe(box);
+    }
+  };
+  // what stands in the margin as soon as the theme looks hides the page's contents beside it, and where a page has none
+  // the theme fails
+  if (document.querySelector("div.bd-sidebar-secondary")) start();
+  else window.addEventListener("load", start);
   wide.addEventListener("change", () => boxes.forEach(fit));
 
   window.addEventListener("keydown", (event) => {
