@@ -10,7 +10,7 @@ export UV_SYSTEM_CERTS ?= 1
 # what was compiled once is kept in .venv; where this is set, every kernel would compile all that it imports
 export PYTHONDONTWRITEBYTECODE :=
 # glibc gives the memory of a freed tensor back to the system, which zeroes every page of the next one; kept instead, a
-# tenth of LowKey's time at 64 pixels goes, and a third of Fawkes v0.3's at 112. Other libraries' allocators ignore it.
+# tenth of LowKey's time at 64 pixels goes (of Fawkes v0.3's, hardly any). Other libraries' allocators ignore it.
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 8000000000
 export MALLOC_TOP_PAD_ ?= 67108864
